@@ -1,0 +1,3 @@
+//! Embed LAP in your own axum application with your own authentication.
+
+fn main() {}

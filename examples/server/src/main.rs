@@ -1,0 +1,3 @@
+//! The reference LAP server.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The laws every LAP backend obeys, with fault injectors.

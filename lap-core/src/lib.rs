@@ -1,0 +1,1 @@
+//! Nouns, contracts, engine and memory backends of the LiteLLM Agent Platform.

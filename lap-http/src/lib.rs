@@ -1,0 +1,1 @@
+//! LAP's HTTP API as a tower service.

@@ -1,0 +1,1 @@
+//! LAP's SandboxRuntime as local processes.

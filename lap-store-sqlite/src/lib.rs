@@ -1,0 +1,1 @@
+//! LAP's Store in one SQLite file.

@@ -1,0 +1,1 @@
+//! Model relay that swaps stub keys for real ones outside the sandbox.

@@ -1,0 +1,3 @@
+//! Project tasks: the test command, the architecture test.
+
+fn main() {}
