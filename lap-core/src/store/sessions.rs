@@ -1,0 +1,190 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::work::{Hold, WorkItem};
+use super::{Idempotency, NewTurn};
+use crate::blueprint::PlatformHash;
+use crate::error::Result;
+use crate::id::{AgentId, SandboxId, SessionId, WorkerId};
+use crate::sandbox::{Place, Sandbox};
+use crate::seal::Sealed;
+use crate::session::{EndedBy, Phase, Session, SessionState};
+use crate::turn::Turn;
+
+/// A session to open.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// Its id, minted by the engine.
+    pub session: SessionId,
+    /// Its agent.
+    pub agent: AgentId,
+    /// The version of the agent that `opening` was made from.
+    pub agent_version: u64,
+    /// The platform's half of the pool key.
+    pub platform_hash: PlatformHash,
+    /// The id of the sandbox to plan when none is warm.
+    pub cold_sandbox: SandboxId,
+    /// Where a cold sandbox will live.
+    pub place: Place,
+    /// The process that opens, and does the bring-up when the sandbox is within its reach (a cold one, one of the
+    /// cluster, or one at `place`).
+    pub worker: WorkerId,
+    /// Title.
+    pub title: Option<String>,
+    /// What is bound after the claim.
+    pub opening: Sealed,
+    /// The initial prompt, which becomes turn 1.
+    pub first_turn: Option<NewTurn>,
+    /// Recognises a repetition. The engine always gives one: the client's key, else the session id.
+    pub idempotency: Idempotency,
+    /// Who opens.
+    pub created_by: String,
+}
+
+/// The answer to [`Sessions::open`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Opened {
+    /// A warm sandbox was claimed.
+    Warm(OpenedSession),
+    /// A cold one was planned.
+    Cold(OpenedSession),
+    /// The same request opened this session before.
+    Replayed(Session),
+    /// There is no such agent.
+    NoAgent,
+    /// The agent has another version. Read it again and repeat.
+    AgentChanged,
+    /// The key was used with another body.
+    KeyReused,
+}
+
+/// What an open made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenedSession {
+    /// The session, creating.
+    pub session: Session,
+    /// Its sandbox: claimed when warm, provisioning when cold.
+    pub sandbox: Sandbox,
+    /// The bring-up, when it is the opening process's; otherwise it is due for whoever reaches the sandbox.
+    pub work: Option<WorkItem>,
+}
+
+/// A step of a session's bring-up.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A phase was reached. Phases only go forward; an earlier one is ignored.
+    Phase(Phase, Option<String>),
+    /// The sandbox answers at this `host:port`.
+    Address(String),
+    /// The session takes turns: creating -> ready, and a provisioning sandbox is claimed. The first queued
+    /// turn starts (`sending`, with its `turn` item held by the same worker). A `reap` item is due after `reap_after`.
+    /// The bring-up item is done.
+    Ready {
+        /// The harness's id of the conversation.
+        conversation: String,
+        /// When to look whether it is idle.
+        reap_after: Duration,
+    },
+    /// The bring-up was given up: creating -> failed, ended by error. The bring-up item is done.
+    Failed(String),
+}
+
+/// A step under a hold on the session's `bring_up` item.
+#[derive(Debug, Clone)]
+pub struct Advance {
+    /// The session.
+    pub session: SessionId,
+    /// The held `bring_up` item.
+    pub hold: Hold,
+    /// What happened.
+    pub step: Step,
+}
+
+/// The answer to [`Sessions::advance`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Advanced {
+    /// Done. After [`Step::Ready`] with a queued turn: that turn and its held item.
+    Done(Session, Option<(Turn, WorkItem)>),
+    /// The hold is lost or the session is no longer creating. Nothing changed.
+    Stale,
+}
+
+/// What a bring-up needs to begin or to go on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BringUp {
+    /// The session.
+    pub session: Session,
+    /// Its sealed opening.
+    pub opening: Sealed,
+    /// Its sandbox.
+    pub sandbox: Sandbox,
+}
+
+/// A session to end.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// Which.
+    pub session: SessionId,
+    /// Why.
+    pub by: EndedBy,
+    /// In words.
+    pub reason: Option<String>,
+    /// End it only if it was ready, has no turn open or queued, and was not seen for this long. For the reaper.
+    pub only_if_idle_for: Option<Duration>,
+}
+
+/// The answer to [`Sessions::end`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ended {
+    /// It is dead now, its open and queued turns are aborted, its sandbox is stopping with a `cleanup` item due.
+    Done(Session),
+    /// It had ended before. Nothing changed.
+    Already(Session),
+    /// It is in use. Look again after this long.
+    InUse(Duration),
+    /// There is no such session.
+    Missing,
+}
+
+/// Which sessions to list, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct SessionQuery {
+    /// Of this agent only.
+    pub agent: Option<AgentId>,
+    /// In one of these states only; empty: all.
+    pub states: Vec<SessionState>,
+    /// Older than this one only.
+    pub before: Option<SessionId>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// Keeps sessions.
+#[async_trait]
+pub trait Sessions {
+    /// Agent at the expected version, claim of the oldest warm sandbox of the pool key (else a planned cold one),
+    /// session, turn 1, the first events and the bring-up item, in one commit.
+    ///
+    /// The request's idempotency comes first and everything depends on it: a repetition, also a concurrent one,
+    /// never claims a second sandbox and returns the session of the first.
+    async fn open(&self, open: Open) -> Result<Opened>;
+
+    /// The session.
+    async fn session(&self, id: SessionId) -> Result<Option<Session>>;
+
+    /// The session with its opening and sandbox; `None` when there is no such session.
+    async fn bring_up(&self, id: SessionId) -> Result<Option<BringUp>>;
+
+    /// Sessions, newest first.
+    async fn list_sessions(&self, query: SessionQuery) -> Result<Vec<Session>>;
+
+    /// A compare-and-set under the hold; see [`Step`].
+    async fn advance(&self, advance: Advance) -> Result<Advanced>;
+
+    /// The session has ended, whatever it was doing. Needs no hold: a person's intent wins over a bring-up.
+    async fn end(&self, end: End) -> Result<Ended>;
+
+    /// These sessions were used just now. Unknown ones are ignored.
+    async fn touch(&self, sessions: &[SessionId]) -> Result<()>;
+}
