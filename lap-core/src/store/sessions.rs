@@ -75,14 +75,14 @@ pub struct OpenedSession {
 pub enum Step {
     /// A phase was reached. Phases only go forward; an earlier one is ignored.
     Phase(Phase, Option<String>),
-    /// The sandbox answers at this `host:port`.
-    Address(String),
-    /// The session takes turns: creating -> ready, and a provisioning sandbox is claimed. The first queued
-    /// turn starts (`sending`, with its `turn` item held by the same worker). A `reap` item is due after `reap_after`.
-    /// The bring-up item is done.
+    /// The session takes turns: creating -> ready; its sandbox is claimed (a provisioning one becomes so) and has
+    /// this address. The first queued turn starts (`sending`, with its `turn` item held by the same worker). A
+    /// `reap` item is due after `reap_after`. The bring-up item is done.
     Ready {
         /// The harness's id of the conversation.
         conversation: String,
+        /// Where the sandbox answers, `host:port`.
+        address: String,
         /// When to look whether it is idle.
         reap_after: Duration,
     },
