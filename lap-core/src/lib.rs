@@ -4,6 +4,7 @@ pub mod agent;
 pub mod blueprint;
 pub mod caller;
 pub mod capability;
+pub mod environment;
 pub mod error;
 pub mod event;
 pub mod harness;
