@@ -19,6 +19,9 @@ pub struct NewEvent {
     pub turn: Option<TurnId>,
     /// Details. Never a secret.
     pub body: Value,
+    /// For an event of a harness: its number in the journal of the sandbox (the last one when several deltas
+    /// were joined). A reader who has seen that number live need not see the event again.
+    pub origin: Option<u64>,
 }
 
 /// A stored event.
@@ -34,13 +37,15 @@ pub struct Event {
     pub turn: Option<TurnId>,
     /// Details.
     pub body: Value,
+    /// Its number in the journal it came from, if it came from one.
+    pub origin: Option<u64>,
     /// When it was appended.
     pub at: Timestamp,
 }
 
 impl NewEvent {
     fn new(kind: &str, turn: Option<TurnId>, body: Value) -> Self {
-        Self { kind: kind.to_owned(), turn, body }
+        Self { kind: kind.to_owned(), turn, body, origin: None }
     }
 
     /// The session exists.

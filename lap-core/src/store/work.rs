@@ -160,6 +160,9 @@ pub trait Work {
     /// The attempt failed: due after this long, with its attempts kept. `false` when the hold is lost.
     async fn fail(&self, item: &WorkItem, after: Duration) -> Result<bool>;
 
+    /// Every item this worker holds. After a lost reply a process finds here what it was given without learning so.
+    async fn held(&self, worker: WorkerId) -> Result<Vec<WorkItem>>;
+
     /// The process is alive. Items of workers that were silent for [`super::WORKER_LAPSE`] or have no row are freed
     /// and due at once. Returns how many were freed.
     async fn beat(&self, worker: &Worker) -> Result<u64>;
