@@ -9,6 +9,7 @@ pub mod error;
 pub mod event;
 pub mod harness;
 pub mod id;
+pub mod memory;
 pub mod opening;
 pub mod runtime;
 pub mod sandbox;
