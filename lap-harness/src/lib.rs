@@ -8,6 +8,7 @@
 pub mod health;
 pub mod journal;
 pub mod limits;
+pub mod names;
 pub mod opening;
 pub mod problem;
 pub mod sse;
@@ -15,7 +16,7 @@ pub mod turn;
 
 mod client;
 
-pub use client::{EventStream, Opened, SandboxAddress, SandboxdHarness, Sent};
+pub use client::{EventStream, SandboxdHarness};
 pub use health::{Health, Readiness};
 pub use journal::JournalEvent;
 pub use opening::{OpenRequest, Skill};

@@ -21,7 +21,7 @@ pub struct OpenRequest {
     /// The session that takes the sandbox.
     pub session: Uuid,
     /// The caller's fence: sandboxd refuses a smaller one than it has seen.
-    pub fence: i64,
+    pub fence: u64,
     /// A title for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,

@@ -10,7 +10,7 @@ pub struct TurnRequest {
     /// The turn's id. Sandboxd runs an id at most once.
     pub turn: Uuid,
     /// The caller's fence.
-    pub fence: i64,
+    pub fence: u64,
     /// What the person said: opencode input parts, at least one.
     pub parts: Vec<Value>,
     /// Another model for this turn.
