@@ -9,8 +9,8 @@ use super::source::Inputs;
 
 const QUOTING: &str = "write NAME=value, one a line; put single quotes around a value with spaces, # or $";
 
-/// What an environment file sets.
-#[derive(Debug, Default)]
+/// What an environment file sets. Not `Debug`: some of it is secret.
+#[derive(Default)]
 pub(crate) struct EnvFile {
     /// The file as the person named it.
     pub(crate) name: String,

@@ -29,8 +29,8 @@ pub(crate) struct Flags {
     pub(crate) env_file: Option<PathBuf>,
 }
 
-/// Everything the configuration is made from.
-#[derive(Debug, Clone)]
+/// Everything the configuration is made from. Not `Debug`: the environment holds secrets.
+#[derive(Clone)]
 pub(crate) struct Inputs {
     /// Flags of the command line.
     pub(crate) flags: Flags,
@@ -102,8 +102,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// What was found for a name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What was found for a name. Not `Debug`: the text may be a secret.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Found {
     /// Nobody set it.
     Nothing,
