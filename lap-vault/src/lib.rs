@@ -4,7 +4,11 @@
 //! stub it is, swaps it for the real key in that one header, forwards to the configured gateway and to
 //! nothing else, and masks the key should the answer echo it.
 //!
-//! Three layers: [`redeem`] decides and rewrites and is pure; `net` moves bytes; `service` holds the tables,
+//! Three layers: [`redeem`] decides and rewrites and is pure; [`relay`] moves bytes; [`service`] holds the tables,
 //! the state file and the control socket.
 
 pub mod redeem;
+pub mod relay;
+pub mod service;
+
+pub use service::{ServeConfig, serve};

@@ -1,16 +1,52 @@
 use http::Method;
+use lap_core::{Error, Result};
 
 use super::GatewayBase;
 
-/// Where a credential may be used. An empty list of hosts binds it to nothing.
+/// One host a credential may go to: a name or `*.suffix` (sub-domains only), with a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRule {
+    name: String,
+    port: u16,
+}
+
+impl HostRule {
+    /// Parses `name`, `*.suffix`, or either with `:port`. Without a port it is 443.
+    ///
+    /// # Errors
+    /// `Invalid` for an empty name, a port that is none, or a wildcard anywhere but in front.
+    pub fn parse(text: &str) -> Result<Self> {
+        let invalid = || {
+            Error::invalid("read host binding", "hosts", "a host is a name or *.suffix, optionally with :port")
+        };
+        let (name, port) = match text.trim().rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse().map_err(|_| invalid())?),
+            _ => (text.trim(), 443),
+        };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let labels = name.strip_prefix("*.").unwrap_or(&name);
+        if labels.is_empty() || labels.contains(['*', '/', '@']) || labels.split('.').any(str::is_empty) {
+            return Err(invalid());
+        }
+        Ok(Self { name, port })
+    }
+
+    fn covers(&self, host: &str, port: u16) -> bool {
+        let names = match self.name.strip_prefix("*.") {
+            Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            None => host == self.name,
+        };
+        names && port == self.port
+    }
+}
+
+/// Where a credential may be used. With no hosts it is bound to nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Binding {
     /// Bound to the model gateway, wherever that is, as the platform's own key always is.
     pub gateway: bool,
-    /// Host names, exact or `*.suffix` (sub-domains only), in lower case.
-    pub hosts: Vec<String>,
-    /// Ports; empty means 443.
-    pub ports: Vec<u16>,
+    /// Hosts with their ports.
+    pub hosts: Vec<HostRule>,
     /// Methods; empty means every one.
     pub methods: Vec<String>,
     /// Path prefixes at segment borders; empty means every path.
@@ -28,7 +64,8 @@ impl Binding {
 
     /// Whether a request to this path of the gateway is within the binding.
     pub fn covers(&self, gateway: &GatewayBase, method: &Method, path: &str) -> bool {
-        let names_gateway = self.gateway || (self.names(&gateway.host()) && self.has_port(gateway.port()));
+        let (host, port) = (gateway.host(), gateway.port());
+        let names_gateway = self.gateway || self.hosts.iter().any(|rule| rule.covers(&host, port));
         let names_method = self.methods.is_empty()
             || self
                 .methods
@@ -37,26 +74,6 @@ impl Binding {
         names_gateway
             && names_method
             && (self.paths.is_empty() || self.paths.iter().any(|p| is_below(path, p)))
-    }
-
-    fn names(&self, host: &str) -> bool {
-        self.hosts.iter().any(|bound| {
-            let bound = bound.trim_end_matches('.').to_ascii_lowercase();
-            match bound.strip_prefix("*.") {
-                Some(suffix) => host
-                    .strip_suffix(suffix)
-                    .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-                None => !bound.is_empty() && host == bound,
-            }
-        })
-    }
-
-    fn has_port(&self, port: u16) -> bool {
-        if self.ports.is_empty() {
-            port == 443
-        } else {
-            self.ports.contains(&port)
-        }
     }
 }
 
@@ -82,28 +99,19 @@ mod tests {
 
     #[test]
     fn hosts_match_at_label_borders_and_ports_are_named() {
-        let host = |text: &str| Binding {
-            hosts: vec![text.to_owned()],
-            ..Binding::default()
-        };
+        let host = |text: &str| Binding { hosts: vec![HostRule::parse(text).unwrap()], ..Binding::default() };
         assert!(covers(&host("API.example.com."), "https://api.example.com"));
         assert!(covers(&host("*.example.com"), "https://a.b.example.com"));
-        for other in [
-            "https://example.com",
-            "https://evilexample.com",
-            "https://example.com.evil.com",
-        ] {
+        for other in ["https://example.com", "https://evilexample.com", "https://example.com.evil.com"] {
             assert!(!covers(&host("*.example.com"), other), "{other}");
         }
-        assert!(!covers(&host(""), "https://example.com"));
         assert!(!covers(&host("example.com"), "https://example.com:8443"));
-        assert!(covers(
-            &Binding {
-                ports: vec![8443],
-                ..host("example.com")
-            },
-            "https://example.com:8443"
-        ));
+        assert!(!covers(&host("example.com:8443"), "https://example.com"));
+        assert!(covers(&host("example.com:8443"), "https://example.com:8443"));
+        assert!(covers(&host("10.0.0.1:4000"), "http://10.0.0.1:4000"));
+        for bad in ["", "*", "*.", "a.*.com", "a..b", "host:port", "https://a", ":443", "a/b"] {
+            assert!(HostRule::parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

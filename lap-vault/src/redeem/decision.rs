@@ -54,6 +54,7 @@ pub fn decide<'a>(
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::HostRule;
     use super::*;
 
     fn verdict(identity: Identity<'_>, target: &'static str) -> Verdict<'static> {
@@ -89,7 +90,7 @@ mod tests {
         #[test]
         fn nothing_is_swapped_outside_a_binding(host in "[a-z]{1,8}(\\.[a-z]{1,8}){0,2}", target in "/[ -~]{0,30}") {
             let gateway = GatewayBase::parse("https://gateway.example.com").unwrap();
-            let binding = Binding { hosts: vec![host.clone()], ..Binding::default() };
+            let binding = Binding { hosts: vec![HostRule::parse(&host).unwrap()], ..Binding::default() };
             for target in ["/v1/messages", target.as_str()] {
                 let verdict = decide(
                     Identity::Known(Some(&binding)), Some(&gateway), &Method::POST, target, Position::Authorization,

@@ -14,7 +14,7 @@ mod scrub;
 mod stub;
 
 pub use base::GatewayBase;
-pub use binding::Binding;
+pub use binding::{Binding, HostRule};
 pub use decision::{Identity, Verdict, decide};
 pub use forms::SecretForms;
 pub use headers::{clean_request, clean_response};

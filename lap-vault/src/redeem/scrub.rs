@@ -47,6 +47,11 @@ impl Scrubber {
         self.pass(undecided)
     }
 
+    /// How many bytes are held back.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
     /// Ends the stream and returns the rest.
     pub fn finish(&mut self) -> Bytes {
         self.pass(self.held.len())
