@@ -8,8 +8,10 @@
 //! - A write that takes a [`Hold`] happens only if the work item is still held under that fence; the check and
 //!   the write are one commit. Otherwise nothing changes and the answer says so.
 //! - A read after an acknowledged write sees it.
-//! - Whoever ends a session ends its open turns and dismisses its sandbox in the same commit, and leaves a
-//!   `cleanup` item keyed by the sandbox.
+//! - Whoever ends a session ends its open and queued turns and dismisses its sandbox in the same commit, and leaves
+//!   a `cleanup` item keyed by the sandbox, at its place. The session's `bring_up`, `turn` and `reap` items are gone, so
+//!   every hold on them is lost. The events of its turns come first; its own is the last of the transition.
+//! - A request with an idempotency key is looked up before anything else. One that was refused is not remembered.
 
 mod agents;
 mod events;

@@ -62,7 +62,7 @@ pub enum AgentOrder {
     /// By creation.
     #[default]
     CreatedAt,
-    /// By name, nameless ones last.
+    /// By name without regard to ASCII case, nameless ones last in both directions.
     Name,
     /// By harness.
     Harness,
@@ -103,7 +103,8 @@ pub struct AgentPage {
 /// Keeps agents.
 #[async_trait]
 pub trait Agents {
-    /// The agent exists with version 1, or existed already under the same request.
+    /// The agent exists with version 1, or existed already under the same request. The same id is the same request,
+    /// also without a key.
     async fn create_agent(&self, new: NewAgent) -> Result<Created>;
 
     /// The agent, unless it is unknown or deleted.

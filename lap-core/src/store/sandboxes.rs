@@ -74,8 +74,8 @@ pub trait Sandboxes {
     /// provisioning -> warm at this address. `false` when it is not a provisioning sandbox without a session.
     async fn warm_sandbox(&self, id: SandboxId, address: &str) -> Result<bool>;
 
-    /// The broken one is dead with a `cleanup` item; the session has another one. The burial comes first and
-    /// the claim depends on it, so a repetition never takes two.
+    /// The broken one is dead with a `cleanup` item; the session has another one of the same key, whose place is now
+    /// the `bring_up` item's. The burial comes first and the claim depends on it, so a repetition never takes two.
     async fn replace_sandbox(&self, replace: Replace) -> Result<Replaced>;
 
     /// A live sandbox is dead for `reason`, with a `cleanup` item due. An active session of it is dead, ended by
@@ -83,7 +83,7 @@ pub trait Sandboxes {
     /// `false` when it was not live.
     async fn lose_sandbox(&self, id: SandboxId, reason: &str) -> Result<bool>;
 
-    /// stopping | dead -> gone. Idempotent; `false` when it is still live or unknown.
+    /// stopping | dead -> gone. Idempotent: `true` again when it is gone; `false` when it is still live or unknown.
     async fn bury_sandbox(&self, id: SandboxId) -> Result<bool>;
 
     /// Every sandbox at `place` that is not gone.

@@ -73,11 +73,12 @@ pub struct OpenedSession {
 /// A step of a session's bring-up.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// A phase was reached. Phases only go forward; an earlier one is ignored.
+    /// A phase was reached. Phases only go forward; an earlier one is ignored. The same one with another detail is
+    /// progress; with the same detail nothing happens.
     Phase(Phase, Option<String>),
     /// The session takes turns: creating -> ready; its sandbox is claimed (a provisioning one becomes so) and has
     /// this address. The first queued turn starts (`sending`, with its `turn` item held by the same worker). A
-    /// `reap` item is due after `reap_after`. The bring-up item is done.
+    /// `reap` item without a place is due after `reap_after`. The session was seen just now. The bring-up item is gone.
     Ready {
         /// The harness's id of the conversation.
         conversation: String,
@@ -86,7 +87,7 @@ pub enum Step {
         /// When to look whether it is idle.
         reap_after: Duration,
     },
-    /// The bring-up was given up: creating -> failed, ended by error. The bring-up item is done.
+    /// The bring-up was given up: creating -> failed, ended by error, its queued turns failed.
     Failed(String),
 }
 
@@ -166,7 +167,7 @@ pub trait Sessions {
     /// Agent at the expected version, claim of the oldest warm sandbox of the pool key (else a planned cold one),
     /// session, turn 1, the first events and the bring-up item, in one commit.
     ///
-    /// The request's idempotency comes first and everything depends on it: a repetition, also a concurrent one,
+    /// The bring-up item is at the sandbox's place. The request's idempotency comes first and everything depends on it: a repetition, also a concurrent one,
     /// never claims a second sandbox and returns the session of the first.
     async fn open(&self, open: Open) -> Result<Opened>;
 

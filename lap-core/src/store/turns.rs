@@ -43,7 +43,8 @@ pub struct Accept {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Accepted {
     /// Nothing else was open and the session is ready: the turn is `sending`. The item is `Some` when it is held
-    /// by the accepting process; otherwise it is due for whoever reaches the sandbox.
+    /// by the accepting process; otherwise it is due for whoever reaches the sandbox, or another process holds it
+    /// still and its end re-arms it.
     Started(Turn, Option<WorkItem>),
     /// It waits.
     Queued(Turn),
@@ -76,7 +77,7 @@ pub enum Finished {
     /// The turn has its outcome. When another was queued it is `sending` now and the same item is held for it;
     /// otherwise the item is done.
     Done(Turn, Option<Turn>),
-    /// The hold is lost or the turn has an outcome already. Nothing changed.
+    /// The hold is lost or the turn is not open. Nothing changed.
     Stale,
 }
 
@@ -104,7 +105,7 @@ pub struct TurnQuery {
 #[async_trait]
 pub trait Turns {
     /// The turn is accepted with the next number and its event, or refused; see [`Accepted`]. The session was
-    /// seen just now.
+    /// seen just now. The same turn id is the same request, also without a key.
     async fn accept(&self, accept: Accept) -> Result<Accepted>;
 
     /// The open turn of the session under this hold, after a take-over; when none is open, the first queued one,
@@ -112,6 +113,9 @@ pub trait Turns {
     async fn begin(&self, session: SessionId, hold: &Hold) -> Result<Option<Turn>>;
 
     /// The turn has its outcome, exactly once; see [`Finished`]. The session was seen just now.
+    ///
+    /// # Errors
+    /// `Invalid` when the outcome is not a terminal state.
     async fn finish(&self, finish: Finish) -> Result<Finished>;
 
     /// Stops one turn, or all open and queued ones of the session. A turn that has its outcome is left alone.

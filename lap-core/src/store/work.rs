@@ -143,30 +143,33 @@ pub struct Worker {
 /// Being early is always allowed: a handler rechecks and says [`Work::again`].
 #[async_trait]
 pub trait Work {
-    /// The items are due at the latest after their delay: an earlier due wins, the generation grows. An item that
-    /// is held stays held; its end re-arms it.
+    /// The items are due at the latest after their delay: an earlier due wins, the generation grows, the newest place
+    /// counts. An item that is held stays held; its end re-arms it.
     async fn enqueue(&self, items: Vec<NewWork>) -> Result<()>;
 
     /// Takes items that are due and held by nobody. Each gets a new fence.
     async fn take(&self, take: Take) -> Result<Vec<WorkItem>>;
 
-    /// The item is finished: gone, or due at once when it was enqueued meanwhile. `false` when the hold is lost.
+    /// The item is finished: gone, or free and due as it was enqueued meanwhile (its generation is not the taken
+    /// one), with its attempts forgotten. `false` when the hold is lost.
     async fn done(&self, item: &WorkItem) -> Result<bool>;
 
     /// The item was early or wants to run later: due after this long (earlier when it was enqueued meanwhile),
     /// with its attempts forgotten. `false` when the hold is lost.
     async fn again(&self, item: &WorkItem, after: Duration) -> Result<bool>;
 
-    /// The attempt failed: due after this long, with its attempts kept. `false` when the hold is lost.
+    /// The attempt failed: due after this long (earlier when it was enqueued meanwhile), with its attempts kept.
+    /// `false` when the hold is lost.
     async fn fail(&self, item: &WorkItem, after: Duration) -> Result<bool>;
 
-    /// Every item this worker holds. After a lost reply a process finds here what it was given without learning so.
+    /// Every item this worker holds, at its present generation. After a lost reply a process finds here what it was
+    /// given without learning so.
     async fn held(&self, worker: WorkerId) -> Result<Vec<WorkItem>>;
 
     /// The process is alive. Items of workers that were silent for [`super::WORKER_LAPSE`] or have no row are freed
-    /// and due at once. Returns how many were freed.
+    /// and due at once, with their attempts kept. Returns how many were freed.
     async fn beat(&self, worker: &Worker) -> Result<u64>;
 
-    /// The process ends: its row is gone, its items are free and due at once.
+    /// The process ends: its row is gone, its items are free and due at once, with their attempts kept.
     async fn retire(&self, worker: WorkerId) -> Result<()>;
 }
