@@ -29,7 +29,8 @@ pub(crate) fn check(values: &Values, flags: &Flags, layers: &Layers, report: &mu
 
 fn production(values: &Values, flags: &Flags, report: &mut Report) {
     if flags.dev {
-        let what = "is production, and --dev is for development only; drop one of the two";
+        let what =
+            "is production, and --dev (which try implies) is for development only; drop one of the two";
         report.problem_with("LAP_ENV", what, Some("LAP_ENV=development".into()));
     }
     if !values.has("ENCRYPTION_KEY") && !report.names("ENCRYPTION_KEY") {
