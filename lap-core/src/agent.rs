@@ -127,8 +127,13 @@ mod sealed_map {
         to.collect_map(map.iter().map(|(name, sealed)| (name, sealed.as_text())))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, Sealed>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<String, Sealed>, D::Error> {
         let texts = BTreeMap::<String, String>::deserialize(from)?;
-        Ok(texts.into_iter().map(|(name, text)| (name, Sealed::from_text(text))).collect())
+        Ok(texts
+            .into_iter()
+            .map(|(name, text)| (name, Sealed::from_text(text)))
+            .collect())
     }
 }

@@ -70,9 +70,19 @@ pub struct LateBindable {
 
 impl LateBindable {
     /// Everything can be bound late, as with `lap-sandboxd`.
-    pub const ALL: Self = Self { model: true, prompt: true, skills: true, mcp_servers: true };
+    pub const ALL: Self = Self {
+        model: true,
+        prompt: true,
+        skills: true,
+        mcp_servers: true,
+    };
     /// Nothing can: the profile of plain harness images.
-    pub const NONE: Self = Self { model: false, prompt: false, skills: false, mcp_servers: false };
+    pub const NONE: Self = Self {
+        model: false,
+        prompt: false,
+        skills: false,
+        mcp_servers: false,
+    };
 }
 
 /// What is baked into a sandbox.

@@ -12,12 +12,18 @@ pub struct Caller {
 impl Caller {
     /// A caller that may do everything.
     pub fn new(principal: impl Into<String>) -> Self {
-        Self { principal: principal.into(), scopes: BTreeSet::from(["*".to_owned()]) }
+        Self {
+            principal: principal.into(),
+            scopes: BTreeSet::from(["*".to_owned()]),
+        }
     }
 
     /// A caller with these scopes only.
     pub fn with_scopes(principal: impl Into<String>, scopes: impl IntoIterator<Item = String>) -> Self {
-        Self { principal: principal.into(), scopes: scopes.into_iter().collect() }
+        Self {
+            principal: principal.into(),
+            scopes: scopes.into_iter().collect(),
+        }
     }
 
     /// The name recorded as `created_by`.

@@ -57,7 +57,13 @@ pub struct Capabilities {
 impl Capabilities {
     /// A runtime at `place` that promises nothing else.
     pub const fn at(place: Place) -> Self {
-        Self { place, isolation: Isolation::None, egress: Egress::Advisory, exec: false, suspend: false }
+        Self {
+            place,
+            isolation: Isolation::None,
+            egress: Egress::Advisory,
+            exec: false,
+            suspend: false,
+        }
     }
 
     /// Says how sandboxes are kept apart.

@@ -24,7 +24,9 @@ pub enum NameRefusal {
 impl fmt::Display for NameRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Malformed => "is malformed: letters, digits and underscores are allowed, and no digit first",
+            Self::Malformed => {
+                "is malformed: letters, digits and underscores are allowed, and no digit first"
+            }
             Self::Platform => "is kept by the platform for itself",
             Self::Proxy => "would lead traffic around the vault",
             Self::Authority => "is set by the vault to its own certificate authority",
@@ -110,7 +112,16 @@ mod tests {
 
     #[test]
     fn ordinary_names_pass() {
-        for name in ["GITHUB_TOKEN", "NPM_TOKEN", "_x", "repo_url", "PATH", "HOSTNAME", "LAPTOP", "TMPDIR"] {
+        for name in [
+            "GITHUB_TOKEN",
+            "NPM_TOKEN",
+            "_x",
+            "repo_url",
+            "PATH",
+            "HOSTNAME",
+            "LAPTOP",
+            "TMPDIR",
+        ] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
     }

@@ -70,12 +70,22 @@ impl Error {
             ErrorKind::Unavailable | ErrorKind::Busy => Retry::After(Duration::from_secs(1)),
             _ => Retry::Never,
         };
-        Self { kind, operation, message: message.into(), field: None, retry, source: None }
+        Self {
+            kind,
+            operation,
+            message: message.into(),
+            field: None,
+            retry,
+            source: None,
+        }
     }
 
     /// The input field `field` is wrong.
     pub fn invalid(operation: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { field: Some(field.into()), ..Self::new(ErrorKind::Invalid, operation, message) }
+        Self {
+            field: Some(field.into()),
+            ..Self::new(ErrorKind::Invalid, operation, message)
+        }
     }
 
     /// `noun` with this id does not exist.
@@ -85,7 +95,11 @@ impl Error {
 
     /// The implementer cannot do this.
     pub fn unsupported(operation: &'static str, implementer: impl fmt::Display) -> Self {
-        Self::new(ErrorKind::Unsupported, operation, format!("{implementer} cannot do this"))
+        Self::new(
+            ErrorKind::Unsupported,
+            operation,
+            format!("{implementer} cannot do this"),
+        )
     }
 
     /// Adds the cause.
@@ -154,7 +168,9 @@ impl fmt::Debug for Error {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
+        self.source
+            .as_ref()
+            .map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 
@@ -176,9 +192,16 @@ mod tests {
 
     #[test]
     fn the_chain_names_each_cause_once() {
-        let error = Error::new(ErrorKind::Unavailable, "open session", "the store does not answer")
-            .with_source("connection refused");
-        assert_eq!(chain(&error), "open session: the store does not answer: connection refused");
+        let error = Error::new(
+            ErrorKind::Unavailable,
+            "open session",
+            "the store does not answer",
+        )
+        .with_source("connection refused");
+        assert_eq!(
+            chain(&error),
+            "open session: the store does not answer: connection refused"
+        );
         assert!(error.is_retryable());
     }
 }

@@ -45,7 +45,12 @@ pub struct Event {
 
 impl NewEvent {
     fn new(kind: &str, turn: Option<TurnId>, body: Value) -> Self {
-        Self { kind: kind.to_owned(), turn, body, origin: None }
+        Self {
+            kind: kind.to_owned(),
+            turn,
+            body,
+            origin: None,
+        }
     }
 
     /// The session exists.
@@ -55,7 +60,11 @@ impl NewEvent {
 
     /// The bring-up has reached a phase.
     pub fn session_phase(phase: Phase, detail: Option<&str>) -> Self {
-        Self::new("session.phase", None, json!({ "phase": phase.as_str(), "detail": detail }))
+        Self::new(
+            "session.phase",
+            None,
+            json!({ "phase": phase.as_str(), "detail": detail }),
+        )
     }
 
     /// The session takes turns.
@@ -70,12 +79,17 @@ impl NewEvent {
 
     /// The session has ended.
     pub fn session_ended(by: EndedBy, reason: Option<&str>) -> Self {
-        Self::new("session.ended", None, json!({ "ended_by": by.as_str(), "reason": reason }))
+        Self::new(
+            "session.ended",
+            None,
+            json!({ "ended_by": by.as_str(), "reason": reason }),
+        )
     }
 
     /// A turn was accepted.
     pub fn turn_accepted(turn: TurnId, number: u64, parts: &[Value], created_by: &str) -> Self {
-        let body = json!({ "turn": turn.to_string(), "number": number, "parts": parts, "created_by": created_by });
+        let body =
+            json!({ "turn": turn.to_string(), "number": number, "parts": parts, "created_by": created_by });
         Self::new("turn.accepted", Some(turn), body)
     }
 
@@ -86,7 +100,11 @@ impl NewEvent {
 
     /// Someone asked to stop a turn that is open.
     pub fn turn_abort_requested(turn: TurnId) -> Self {
-        Self::new("turn.abort_requested", Some(turn), json!({ "turn": turn.to_string() }))
+        Self::new(
+            "turn.abort_requested",
+            Some(turn),
+            json!({ "turn": turn.to_string() }),
+        )
     }
 
     /// A turn has its outcome. `turn` is the turn after the transition.

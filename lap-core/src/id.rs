@@ -100,7 +100,9 @@ pub struct SystemEntropy {
 impl SystemEntropy {
     /// A generator that needs no seed.
     pub fn new() -> Self {
-        Self { random: SystemRandom::new() }
+        Self {
+            random: SystemRandom::new(),
+        }
     }
 }
 
@@ -130,12 +132,17 @@ pub struct SeededEntropy {
 impl SeededEntropy {
     /// The same seed gives the same sequence.
     pub const fn new(seed: u64) -> Self {
-        Self { state: std::sync::atomic::AtomicU64::new(seed) }
+        Self {
+            state: std::sync::atomic::AtomicU64::new(seed),
+        }
     }
 
     fn next(&self) -> u64 {
         const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.state.fetch_add(STEP, std::sync::atomic::Ordering::Relaxed).wrapping_add(STEP);
+        let mut z = self
+            .state
+            .fetch_add(STEP, std::sync::atomic::Ordering::Relaxed)
+            .wrapping_add(STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

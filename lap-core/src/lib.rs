@@ -1,9 +1,11 @@
 //! Nouns, contracts, engine and memory backends of the LiteLLM Agent Platform.
 
 pub mod agent;
+pub mod backends;
 pub mod blueprint;
 pub mod caller;
 pub mod capability;
+pub mod engine;
 pub mod environment;
 pub mod error;
 pub mod event;

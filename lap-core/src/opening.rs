@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::blueprint::Blueprint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{AgentId, Entropy, SessionId};
 use crate::seal::{Sealed, Sealer};
@@ -37,6 +38,8 @@ pub struct Opening {
     pub session: SessionId,
     /// Its agent.
     pub agent: AgentId,
+    /// What its sandbox is made from, so that a bring-up does not depend on later changes of the agent.
+    pub blueprint: Blueprint,
     /// Title given by the client.
     pub title: Option<String>,
     /// Model.
@@ -63,6 +66,7 @@ struct StoredGrant {
 #[derive(Serialize, Deserialize)]
 struct Stored {
     agent: uuid::Uuid,
+    blueprint: Blueprint,
     title: Option<String>,
     model: String,
     prompt: Option<String>,
@@ -85,12 +89,17 @@ impl Opening {
         let expose = |secret: &Secret| secret.expose().to_owned();
         let stored = Stored {
             agent: self.agent.as_uuid(),
+            blueprint: self.blueprint.clone(),
             title: self.title.clone(),
             model: self.model.clone(),
             prompt: self.prompt.clone(),
             skills: self.skills.clone(),
             mcp_servers: self.mcp_servers.clone(),
-            env: self.env.iter().map(|(name, value)| (name.clone(), expose(value))).collect(),
+            env: self
+                .env
+                .iter()
+                .map(|(name, value)| (name.clone(), expose(value)))
+                .collect(),
             grants: self
                 .grants
                 .iter()
@@ -102,7 +111,12 @@ impl Opening {
                 .collect(),
         };
         let bytes = serde_json::to_vec(&stored).map_err(|error| {
-            Error::new(ErrorKind::Internal, "seal opening", "the opening has no JSON form").with_source(error)
+            Error::new(
+                ErrorKind::Internal,
+                "seal opening",
+                "the opening has no JSON form",
+            )
+            .with_source(error)
         })?;
         sealer.seal(&Self::context(self.session), &bytes, entropy)
     }
@@ -115,21 +129,34 @@ impl Opening {
         let bytes = sealer.open(&Self::context(session), sealed)?;
         // The source is left out on purpose: a parser's message can quote the secret text.
         let stored: Stored = serde_json::from_slice(&bytes).map_err(|_| {
-            Error::new(ErrorKind::Corrupt, "open session", "the stored opening is not of this version")
+            Error::new(
+                ErrorKind::Corrupt,
+                "open session",
+                "the stored opening is not of this version",
+            )
         })?;
         Ok(Self {
             session,
             agent: AgentId::from_uuid(stored.agent),
+            blueprint: stored.blueprint,
             title: stored.title,
             model: stored.model,
             prompt: stored.prompt,
             skills: stored.skills,
             mcp_servers: stored.mcp_servers,
-            env: stored.env.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            env: stored
+                .env
+                .into_iter()
+                .map(|(name, value)| (name, Secret::new(value)))
+                .collect(),
             grants: stored
                 .grants
                 .into_iter()
-                .map(|grant| Grant { name: grant.name, value: Secret::new(grant.value), hosts: grant.hosts })
+                .map(|grant| Grant {
+                    name: grant.name,
+                    value: Secret::new(grant.value),
+                    hosts: grant.hosts,
+                })
                 .collect(),
         })
     }

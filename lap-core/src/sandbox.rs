@@ -37,8 +37,14 @@ pub enum SandboxState {
 
 impl SandboxState {
     /// Every state, for tables and tests.
-    pub const ALL: [Self; 6] =
-        [Self::Provisioning, Self::Warm, Self::Claimed, Self::Stopping, Self::Dead, Self::Gone];
+    pub const ALL: [Self; 6] = [
+        Self::Provisioning,
+        Self::Warm,
+        Self::Claimed,
+        Self::Stopping,
+        Self::Dead,
+        Self::Gone,
+    ];
 
     /// The stored name.
     pub const fn as_str(self) -> &'static str {

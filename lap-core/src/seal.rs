@@ -47,23 +47,37 @@ impl Sealer {
     /// # Errors
     /// `Invalid` when the text is not base64 of exactly 32 bytes. The text is not echoed.
     pub fn from_base64(key: &str) -> Result<Self> {
-        let bytes = STANDARD.decode(key.trim()).ok().filter(|bytes| bytes.len() == 32).ok_or_else(|| {
-            Error::invalid(
-                "read encryption key",
-                "ENCRYPTION_KEY",
-                "the key is not base64 of exactly 32 bytes; make one with: openssl rand -base64 32",
-            )
-        })?;
+        let bytes = STANDARD
+            .decode(key.trim())
+            .ok()
+            .filter(|bytes| bytes.len() == 32)
+            .ok_or_else(|| {
+                Error::invalid(
+                    "read encryption key",
+                    "ENCRYPTION_KEY",
+                    "the key is not base64 of exactly 32 bytes; make one with: openssl rand -base64 32",
+                )
+            })?;
         Self::from_bytes(&bytes)
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let key = UnboundKey::new(&AES_256_GCM, bytes)
-            .map_err(|_| Error::new(ErrorKind::Internal, "read encryption key", "the key was not accepted"))?;
+        let key = UnboundKey::new(&AES_256_GCM, bytes).map_err(|_| {
+            Error::new(
+                ErrorKind::Internal,
+                "read encryption key",
+                "the key was not accepted",
+            )
+        })?;
         // The key id is eight hexadecimal digits of a hash: it tells keys apart and reveals nothing.
         let hash = digest::digest(&digest::SHA256, bytes);
-        let id = hash.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self { key: Some((id, LessSafeKey::new(key))) })
+        let id = hash.as_ref()[..4]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self {
+            key: Some((id, LessSafeKey::new(key))),
+        })
     }
 
     /// A sealer without a key: values are stored in the clear. For development only.
@@ -92,7 +106,13 @@ impl Sealer {
             Aad::from(context.as_bytes()),
             &mut bytes,
         )
-        .map_err(|_| Error::new(ErrorKind::Internal, "seal value", "the value could not be encrypted"))?;
+        .map_err(|_| {
+            Error::new(
+                ErrorKind::Internal,
+                "seal value",
+                "the value could not be encrypted",
+            )
+        })?;
         let mut sealed = nonce.to_vec();
         sealed.append(&mut bytes);
         Ok(Sealed(format!("aes256gcm:{id}:{}", STANDARD.encode(sealed))))
@@ -104,7 +124,11 @@ impl Sealer {
     /// `Corrupt` when the value was sealed with another key or for another context, or was changed.
     pub fn open(&self, context: &str, sealed: &Sealed) -> Result<Vec<u8>> {
         let corrupt = |message: &str| Error::new(ErrorKind::Corrupt, "open sealed value", message);
-        let decode = |text: &str| STANDARD.decode(text).map_err(|_| corrupt("the stored value is damaged"));
+        let decode = |text: &str| {
+            STANDARD
+                .decode(text)
+                .map_err(|_| corrupt("the stored value is damaged"))
+        };
         if let Some(plain) = sealed.0.strip_prefix("plain:") {
             return decode(plain);
         }
@@ -112,16 +136,21 @@ impl Sealer {
             .0
             .strip_prefix("aes256gcm:")
             .and_then(|rest| rest.split_once(':'))
-            .ok_or_else(|| corrupt("the stored value has an unknown scheme; a newer version may have written it"))?;
+            .ok_or_else(|| {
+                corrupt("the stored value has an unknown scheme; a newer version may have written it")
+            })?;
         let Some((_, key)) = self.key.as_ref().filter(|(ours, _)| ours == id) else {
-            return Err(corrupt("the stored value was sealed with another ENCRYPTION_KEY; start with that key"));
+            return Err(corrupt(
+                "the stored value was sealed with another ENCRYPTION_KEY; start with that key",
+            ));
         };
         let bytes = decode(text)?;
         if bytes.len() < NONCE_LEN {
             return Err(corrupt("the stored value is damaged"));
         }
         let (nonce, body) = bytes.split_at(NONCE_LEN);
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| corrupt("the stored value is damaged"))?;
+        let nonce =
+            Nonce::try_assume_unique_for_key(nonce).map_err(|_| corrupt("the stored value is damaged"))?;
         let mut body = body.to_vec();
         let plain = key
             .open_in_place(nonce, Aad::from(context.as_bytes()), &mut body)
@@ -132,7 +161,11 @@ impl Sealer {
 
 impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_encrypting() { "Sealer(aes256gcm)" } else { "Sealer(plain)" })
+        f.write_str(if self.is_encrypting() {
+            "Sealer(aes256gcm)"
+        } else {
+            "Sealer(plain)"
+        })
     }
 }
 
@@ -148,17 +181,35 @@ mod tests {
         let sealed = sealer.seal("agent/1/env", b"canary", &entropy).unwrap();
         assert!(!sealed.as_text().contains("canary") && !format!("{sealed:?}").contains("aes"));
         assert_eq!(sealer.open("agent/1/env", &sealed).unwrap(), b"canary");
-        assert_eq!(sealer.open("agent/2/env", &sealed).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(
+            sealer.open("agent/2/env", &sealed).unwrap_err().kind(),
+            ErrorKind::Corrupt
+        );
         let other = Sealer::from_bytes(&[8; 32]).unwrap();
-        assert!(other.open("agent/1/env", &sealed).unwrap_err().to_string().contains("another ENCRYPTION_KEY"));
-        assert_eq!(sealer.seal("c", b"", &entropy).and_then(|s| sealer.open("c", &s)).unwrap(), b"");
+        assert!(
+            other
+                .open("agent/1/env", &sealed)
+                .unwrap_err()
+                .to_string()
+                .contains("another ENCRYPTION_KEY")
+        );
+        assert_eq!(
+            sealer
+                .seal("c", b"", &entropy)
+                .and_then(|s| sealer.open("c", &s))
+                .unwrap(),
+            b""
+        );
     }
 
     #[test]
     fn plaintext_values_open_after_a_key_was_set() {
         let entropy = SeededEntropy::new(1);
         let sealed = Sealer::plaintext().seal("c", b"value", &entropy).unwrap();
-        assert_eq!(Sealer::from_bytes(&[7; 32]).unwrap().open("c", &sealed).unwrap(), b"value");
+        assert_eq!(
+            Sealer::from_bytes(&[7; 32]).unwrap().open("c", &sealed).unwrap(),
+            b"value"
+        );
     }
 
     #[test]

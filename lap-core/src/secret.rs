@@ -29,8 +29,11 @@ impl Secret {
     pub fn matches(&self, candidate: &str) -> bool {
         let ours = digest::digest(&digest::SHA256, self.expose().as_bytes());
         let theirs = digest::digest(&digest::SHA256, candidate.as_bytes());
-        let difference =
-            ours.as_ref().iter().zip(theirs.as_ref()).fold(0u8, |difference, (a, b)| difference | (a ^ b));
+        let difference = ours
+            .as_ref()
+            .iter()
+            .zip(theirs.as_ref())
+            .fold(0u8, |difference, (a, b)| difference | (a ^ b));
         std::hint::black_box(difference) == 0
     }
 }

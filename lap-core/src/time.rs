@@ -30,7 +30,10 @@ impl Timestamp {
     /// This long before.
     #[must_use]
     pub fn minus(self, duration: Duration) -> Self {
-        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 
     /// ISO 8601 in UTC with milliseconds, e.g. `2026-11-25T15:02:51.000Z`.
@@ -48,7 +51,10 @@ impl Add<Duration> for Timestamp {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(
+            self.0
+                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
+        )
     }
 }
 
@@ -68,7 +74,11 @@ const fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+    let month = if month_index < 10 {
+        month_index + 3
+    } else {
+        month_index - 9
+    };
     let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
     (year, month, day)
 }
@@ -84,7 +94,10 @@ pub trait Clock: Send + Sync + fmt::Debug {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the one door through which time enters")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one door through which time enters"
+    )]
     fn now(&self) -> Timestamp {
         let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
@@ -101,7 +114,10 @@ pub struct TokioClock {
 impl TokioClock {
     /// A clock that shows `epoch` now. Call it inside a tokio runtime.
     pub fn starting_at(epoch: Timestamp) -> Self {
-        Self { start: tokio::time::Instant::now(), epoch }
+        Self {
+            start: tokio::time::Instant::now(),
+            epoch,
+        }
     }
 }
 
@@ -118,8 +134,14 @@ mod tests {
     #[test]
     fn iso_8601_is_right_at_the_edges() {
         assert_eq!(Timestamp(0).to_iso8601(), "1970-01-01T00:00:00.000Z");
-        assert_eq!(Timestamp(951_782_400_123).to_iso8601(), "2000-02-29T00:00:00.123Z");
+        assert_eq!(
+            Timestamp(951_782_400_123).to_iso8601(),
+            "2000-02-29T00:00:00.123Z"
+        );
         assert_eq!(Timestamp(-1).to_iso8601(), "1969-12-31T23:59:59.999Z");
-        assert_eq!(Timestamp(1_795_618_971_000).to_iso8601(), "2026-11-25T15:02:51.000Z");
+        assert_eq!(
+            Timestamp(1_795_618_971_000).to_iso8601(),
+            "2026-11-25T15:02:51.000Z"
+        );
     }
 }

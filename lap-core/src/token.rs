@@ -88,14 +88,22 @@ impl SigningKey {
     /// # Errors
     /// `Corrupt` when the seed is not 32 bytes.
     pub fn from_seed(seed: &[u8]) -> Result<Self> {
-        Ed25519KeyPair::from_seed_unchecked(seed).map(|pair| Self { pair }).map_err(|_| {
-            Error::new(ErrorKind::Corrupt, "load signing key", "the stored signing key is not 32 bytes long")
-        })
+        Ed25519KeyPair::from_seed_unchecked(seed)
+            .map(|pair| Self { pair })
+            .map_err(|_| {
+                Error::new(
+                    ErrorKind::Corrupt,
+                    "load signing key",
+                    "the stored signing key is not 32 bytes long",
+                )
+            })
     }
 
     /// The public half, for sandboxes.
     pub fn verifying_key(&self) -> VerifyingKey {
-        VerifyingKey { bytes: self.pair.public_key().as_ref().to_vec() }
+        VerifyingKey {
+            bytes: self.pair.public_key().as_ref().to_vec(),
+        }
     }
 
     /// A token for `sandbox` and `scope` that is good until `now + ttl`.
@@ -131,7 +139,11 @@ impl VerifyingKey {
     pub fn from_base64(text: &str) -> Result<Self> {
         match STANDARD.decode(text) {
             Ok(bytes) if bytes.len() == 32 => Ok(Self { bytes }),
-            _ => Err(Error::invalid("read public key", "public_key", "the public key is not base64 of 32 bytes")),
+            _ => Err(Error::invalid(
+                "read public key",
+                "public_key",
+                "the public key is not base64 of 32 bytes",
+            )),
         }
     }
 
@@ -144,7 +156,13 @@ impl VerifyingKey {
     ///
     /// # Errors
     /// The reason of the refusal. A signature is checked before any claim is read.
-    pub fn verify(&self, token: &str, sandbox: SandboxId, scope: Scope, now: Timestamp) -> Result<(), Refusal> {
+    pub fn verify(
+        &self,
+        token: &str,
+        sandbox: SandboxId,
+        scope: Scope,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         // A longer text cannot be a token; refusing it first bounds the work.
         if token.len() > 2 * (CLAIMS + SIGNATURE) {
             return Err(Refusal::Malformed);
@@ -193,14 +211,23 @@ mod tests {
         assert_eq!(verify(ours, Scope::Control, now), Ok(()));
         assert_eq!(verify(other, Scope::Control, now), Err(Refusal::WrongSandbox));
         assert_eq!(verify(ours, Scope::Exec, now), Err(Refusal::WrongScope));
-        assert_eq!(verify(ours, Scope::Control, now + Duration::from_secs(60)), Err(Refusal::Expired));
+        assert_eq!(
+            verify(ours, Scope::Control, now + Duration::from_secs(60)),
+            Err(Refusal::Expired)
+        );
         let stranger = super::tests::key(2).verifying_key();
         assert_eq!(
             stranger.verify(token.expose(), ours, Scope::Control, now),
             Err(Refusal::BadSignature)
         );
-        assert_eq!(public.verify("", ours, Scope::Control, now), Err(Refusal::Malformed));
-        assert_eq!(public.verify(&"A".repeat(1 << 20), ours, Scope::Control, now), Err(Refusal::Malformed));
+        assert_eq!(
+            public.verify("", ours, Scope::Control, now),
+            Err(Refusal::Malformed)
+        );
+        assert_eq!(
+            public.verify(&"A".repeat(1 << 20), ours, Scope::Control, now),
+            Err(Refusal::Malformed)
+        );
     }
 
     #[test]
@@ -214,7 +241,12 @@ mod tests {
             let mut forged = bytes.clone();
             forged[at] ^= 1;
             let forged = URL_SAFE_NO_PAD.encode(forged);
-            assert!(key.verifying_key().verify(&forged, sandbox, Scope::Tty, now).is_err(), "byte {at}");
+            assert!(
+                key.verifying_key()
+                    .verify(&forged, sandbox, Scope::Tty, now)
+                    .is_err(),
+                "byte {at}"
+            );
         }
     }
 }

@@ -61,7 +61,10 @@ impl TurnState {
 
     /// Whether it has its one outcome.
     pub const fn is_terminal(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Aborted | Self::Unknown)
+        matches!(
+            self,
+            Self::Completed | Self::Failed | Self::Aborted | Self::Unknown
+        )
     }
 
     /// Whether a worker has it. At most one turn of a session is open.
@@ -97,17 +100,28 @@ pub struct Outcome {
 impl Outcome {
     /// Ended by an error.
     pub fn failed(reason: impl Into<String>) -> Self {
-        Self { state: TurnState::Failed, failure: Some(reason.into()), reply: None, usage: Usage::default() }
+        Self {
+            state: TurnState::Failed,
+            failure: Some(reason.into()),
+            reply: None,
+            usage: Usage::default(),
+        }
     }
 
     /// Ended by someone.
     pub fn aborted(reason: impl Into<String>) -> Self {
-        Self { state: TurnState::Aborted, ..Self::failed(reason) }
+        Self {
+            state: TurnState::Aborted,
+            ..Self::failed(reason)
+        }
     }
 
     /// Nobody can say how it ended.
     pub fn unknown(reason: impl Into<String>) -> Self {
-        Self { state: TurnState::Unknown, ..Self::failed(reason) }
+        Self {
+            state: TurnState::Unknown,
+            ..Self::failed(reason)
+        }
     }
 }
 
@@ -146,7 +160,9 @@ pub struct Turn {
 
 /// The first text among message parts, with white space folded, at most 60 characters: for lists.
 pub fn preview(parts: &[Value]) -> Option<String> {
-    let text = parts.iter().find_map(|part| part.get("text").and_then(Value::as_str))?;
+    let text = parts
+        .iter()
+        .find_map(|part| part.get("text").and_then(Value::as_str))?;
     let folded = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if folded.is_empty() {
         return None;

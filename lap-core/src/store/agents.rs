@@ -87,7 +87,13 @@ pub struct AgentQuery {
 
 impl Default for AgentQuery {
     fn default() -> Self {
-        Self { search: None, order: AgentOrder::CreatedAt, descending: true, limit: 50, offset: 0 }
+        Self {
+            search: None,
+            order: AgentOrder::CreatedAt,
+            descending: true,
+            limit: 50,
+            offset: 0,
+        }
     }
 }
 

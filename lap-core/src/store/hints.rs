@@ -4,7 +4,7 @@ use futures_util::{Stream, StreamExt as _};
 use tokio::sync::broadcast;
 use tokio_stream::wrappers::BroadcastStream;
 
-use crate::id::SessionId;
+use crate::id::{SessionId, WorkerId};
 
 /// A wake-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +13,12 @@ pub enum Hint {
     /// Some work is due.
     Work,
     /// A session has new events or another state.
-    Session(SessionId),
+    Session {
+        /// Which.
+        session: SessionId,
+        /// The process that changed it, which knows already.
+        from: WorkerId,
+    },
     /// Hints were lost: look at everything.
     Missed,
 }
@@ -39,7 +44,9 @@ pub struct HintBus {
 impl HintBus {
     /// A bus that keeps up to `capacity` hints for slow readers, who then see [`Hint::Missed`].
     pub fn new(capacity: usize) -> Self {
-        Self { sender: broadcast::channel(capacity.max(1)).0 }
+        Self {
+            sender: broadcast::channel(capacity.max(1)).0,
+        }
     }
 }
 

@@ -1,0 +1,68 @@
+//! The conversation of a session as messages.
+
+use serde_json::{Value, json};
+
+use super::Engine;
+use crate::error::{Result, chain};
+use crate::id::SessionId;
+use crate::session::SessionState;
+use crate::store::TurnQuery;
+use crate::turn::Turn;
+
+impl Engine {
+    /// The conversation as `[{info, parts}]`: what the harness has, else what the log has. An answer of the harness
+    /// that is empty never hides a log that is not.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn messages(&self, id: SessionId) -> Result<Vec<Value>> {
+        let session = self.core.session(id).await?;
+        if let (SessionState::Ready, Some(sandbox), Some(address)) =
+            (session.state, session.sandbox, &session.address)
+        {
+            match self
+                .core
+                .parts
+                .harness
+                .messages(&self.core.contact(sandbox, address))
+                .await
+            {
+                Ok(messages) if !messages.is_empty() => return Ok(messages),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!(lap.session.id = %id, error = %chain(&error), "messages come from the log");
+                }
+            }
+        }
+        let mut messages = Vec::new();
+        let mut after = 0;
+        loop {
+            let query = TurnQuery {
+                session: id,
+                after,
+                limit: 200,
+            };
+            let turns = self.core.parts.store.list_turns(query).await?;
+            let Some(last) = turns.last() else {
+                return Ok(messages);
+            };
+            after = last.number;
+            for turn in &turns {
+                messages.push(question(turn));
+                messages.extend(turn.reply.clone());
+            }
+        }
+    }
+}
+
+fn question(turn: &Turn) -> Value {
+    json!({
+        "info": {
+            "id": turn.id.to_string(),
+            "role": "user",
+            "sessionID": turn.session.to_string(),
+            "time": { "created": turn.created_at.unix_millis() },
+        },
+        "parts": turn.parts,
+    })
+}

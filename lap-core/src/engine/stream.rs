@@ -1,0 +1,219 @@
+//! Streams of a session: the durable log from any point, and what the harness says now.
+//!
+//! A durable event has an id and is the thing to resume from. What a harness says is delivered at once, without
+//! an id, to readers in the process that runs the turn. When it has been stored, such a reader gets only the id.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use futures_util::stream::{BoxStream, unfold};
+use serde_json::Value;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::Engine;
+use super::core::Core;
+use super::live::Live;
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::harness::HarnessEvent;
+use crate::id::{SessionId, TurnId};
+
+/// Events read from the store at once.
+const PAGE: u32 = 256;
+
+/// One thing a reader gets.
+#[derive(Debug, Clone, PartialEq)]
+pub enum StreamItem {
+    /// A stored event.
+    Event(Event),
+    /// A harness says this now. It has no id yet.
+    Live {
+        /// The turn it belongs to.
+        turn: Option<TurnId>,
+        /// opencode's event name.
+        kind: String,
+        /// The event's properties.
+        properties: Value,
+    },
+    /// What this reader saw live is stored now under this id.
+    Passed {
+        /// The id to resume after.
+        id: u64,
+    },
+    /// The asked point is no longer kept; the events from here on follow.
+    Reset {
+        /// The oldest id that is kept.
+        first_kept: u64,
+    },
+    /// The process is shutting down. Connect again after this id.
+    Draining {
+        /// The id to resume after.
+        resume_after: u64,
+    },
+}
+
+/// A stream of [`StreamItem`]s. It ends after the end of the session, after [`StreamItem::Draining`], and after an error.
+pub struct SessionStream {
+    inner: BoxStream<'static, Result<StreamItem>>,
+}
+
+impl std::fmt::Debug for SessionStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SessionStream")
+    }
+}
+
+impl Stream for SessionStream {
+    type Item = Result<StreamItem>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.as_mut().poll_next(context)
+    }
+}
+
+impl Engine {
+    /// The session's events after this id and everything that follows; `None`: from now on.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn stream(&self, session: SessionId, after: Option<u64>) -> Result<SessionStream> {
+        // The subscription comes before the first read, so that nothing falls between them.
+        let live = self.core.live.subscribe(session);
+        let head = self.core.parts.store.events(session, u64::MAX, 1).await?;
+        let head = head
+            .ok_or_else(|| Error::not_found("stream events", "session", session))?
+            .head;
+        let last = after.unwrap_or(head).min(head);
+        let reader = Reader {
+            core: Arc::clone(&self.core),
+            session,
+            live,
+            last,
+            seen_live: 0,
+            behind: true,
+            ready: VecDeque::new(),
+            ended: false,
+        };
+        let inner = Box::pin(unfold(reader, |mut reader| async {
+            reader.next().await.map(|item| (item, reader))
+        }));
+        Ok(SessionStream { inner })
+    }
+}
+
+struct Reader {
+    core: Arc<Core>,
+    session: SessionId,
+    live: Receiver<Live>,
+    /// The last stored event this reader got.
+    last: u64,
+    /// The last journal number this reader got live.
+    seen_live: u64,
+    /// The store may have more.
+    behind: bool,
+    ready: VecDeque<StreamItem>,
+    ended: bool,
+}
+
+impl Reader {
+    async fn next(&mut self) -> Option<Result<StreamItem>> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(Ok(item));
+            }
+            if self.ended {
+                return None;
+            }
+            if self.behind {
+                if let Err(error) = self.read().await {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+                continue;
+            }
+            self.listen().await;
+        }
+    }
+
+    async fn read(&mut self) -> Result<()> {
+        let page = self
+            .core
+            .parts
+            .store
+            .events(self.session, self.last, PAGE)
+            .await?;
+        let page = page.ok_or_else(|| Error::not_found("stream events", "session", self.session))?;
+        if page.first_kept > self.last + 1 {
+            self.ready.push_back(StreamItem::Reset {
+                first_kept: page.first_kept,
+            });
+            self.last = page.first_kept - 1;
+        }
+        self.behind = page.events.len() == PAGE as usize;
+        for event in page.events {
+            self.pass(event);
+        }
+        if !self.behind && self.ready.is_empty() {
+            let session = self.core.session(self.session).await?;
+            self.ended = !session.state.is_active();
+        }
+        Ok(())
+    }
+
+    async fn listen(&mut self) {
+        let core = Arc::clone(&self.core);
+        let heard = tokio::select! {
+            heard = self.live.recv() => heard,
+            () = core.draining.cancelled() => {
+                self.ready.push_back(StreamItem::Draining { resume_after: self.last });
+                self.ended = true;
+                return;
+            }
+        };
+        match heard {
+            Ok(Live::Said(event)) => self.say(&event),
+            Ok(Live::Stored(event)) if event.id == self.last + 1 => self.pass((*event).clone()),
+            Ok(Live::Stored(event)) => self.behind |= event.id > self.last,
+            Ok(Live::Look) | Err(RecvError::Lagged(_)) => self.behind = true,
+            Err(RecvError::Closed) => {
+                self.live = self.core.live.subscribe(self.session);
+                self.behind = true;
+            }
+        }
+    }
+
+    fn say(&mut self, event: &HarnessEvent) {
+        if event.seq <= self.seen_live {
+            return;
+        }
+        self.seen_live = event.seq;
+        // The end of a turn is told by the stored event alone, so that it has an id and comes once.
+        if event.outcome.is_none() {
+            self.ready.push_back(StreamItem::Live {
+                turn: event.turn,
+                kind: event.kind.clone(),
+                properties: event.properties.clone(),
+            });
+        }
+    }
+
+    fn pass(&mut self, event: Event) {
+        if event.id <= self.last {
+            return;
+        }
+        self.last = event.id;
+        if event.kind == "session.ready" {
+            // Another sandbox has a journal of its own.
+            self.seen_live = 0;
+        }
+        let seen = event.origin.is_some_and(|origin| origin <= self.seen_live);
+        self.ready.push_back(if seen {
+            StreamItem::Passed { id: event.id }
+        } else {
+            StreamItem::Event(event)
+        });
+    }
+}
