@@ -164,7 +164,7 @@ pub(crate) const SETTINGS: &[Setting] = &[
     Setting {
         name: "LAP_HARNESS",
         group: Group::Runtime,
-        kind: Kind::Choice(&["builtin", "opencode", "claude-agent-sdk", "claude-code", "codex"]),
+        kind: Kind::Choice(lap_harness::names::HARNESSES),
         need: Need::Depends("builtin with the local runtime, opencode on Kubernetes"),
         summary: "Harness of agents that are created without a `harness_id`.",
         details: "`builtin` needs nothing installed. The others must be installed where sandboxes run.",
