@@ -27,7 +27,7 @@ pub(crate) fn fill(values: &mut Values, flags: &Flags) {
     let harness = if values.text("LAP_RUNTIME") == Some("kubernetes") {
         "opencode"
     } else {
-        "builtin"
+        lap_harness::names::BUILTIN
     };
     values.fill("LAP_HARNESS", Parsed::Text(harness.into()), Source::Default);
     fill_from(values, "BASE_URL", "RENDER_EXTERNAL_URL");
