@@ -144,7 +144,10 @@ fn the_core_knows_no_database_no_http_and_no_process() {
                     .iter()
                     .any(|kind| kind["kind"].is_null())
             });
-            (text(&node["id"]), ships.map(|dep| text(&dep["pkg"])).collect::<Vec<_>>())
+            (
+                text(&node["id"]),
+                ships.map(|dep| text(&dep["pkg"])).collect::<Vec<_>>(),
+            )
         })
         .collect();
     let core = packages
@@ -210,8 +213,9 @@ fn libraries_read_no_environment() {
                 );
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let text = std::fs::read_to_string(&path).unwrap();
+                let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
                 assert!(
-                    !text.contains("env::var"),
+                    !code.any(|line| line.contains("env::var")),
                     "{} reads the environment",
                     path.display()
                 );
