@@ -24,6 +24,7 @@
 #![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a law panics when it is broken")]
 
 mod clock;
+mod fault;
 mod run;
 mod scene;
 pub mod store;
@@ -31,6 +32,7 @@ mod subject;
 mod suite;
 
 pub use clock::ManualClock;
+pub use fault::{Call, Fault, Faulty};
 pub use run::run;
 pub use subject::StoreUnderTest;
 pub use suite::StoreLaw;
