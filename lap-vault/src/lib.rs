@@ -7,8 +7,10 @@
 //! Three layers: [`redeem`] decides and rewrites and is pure; [`relay`] moves bytes; [`service`] holds the tables,
 //! the state file and the control socket.
 
+pub mod host;
 pub mod redeem;
 pub mod relay;
 pub mod service;
 
+pub use host::{LocalVault, LocalVaultConfig, VaultCommand, VaultProcessConfig};
 pub use service::{ServeConfig, serve};

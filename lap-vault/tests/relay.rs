@@ -17,7 +17,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 async fn the_swap_is_exact() {
     let rig = Rig::start().await;
     for (header, sent, expected) in [
-        ("authorization", format!("Bearer {}", rig.stub), format!("Bearer {CANARY}")),
+        (
+            "authorization",
+            format!("Bearer {}", rig.stub),
+            format!("Bearer {CANARY}"),
+        ),
         ("x-api-key", rig.stub.clone(), CANARY.to_owned()),
         ("x-litellm-api-key", rig.stub.clone(), CANARY.to_owned()),
     ] {
@@ -36,16 +40,26 @@ async fn the_swap_is_exact() {
         let (status, _, text) = whole(client().request(request).await.unwrap()).await;
         assert_eq!((status, text.contains("\"ok\":true")), (200, true));
         let seen = rig.upstream.seen().pop().unwrap();
-        assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/v1/messages?beta=true"));
+        assert_eq!(
+            (seen.method.as_str(), seen.target.as_str()),
+            ("POST", "/v1/messages?beta=true")
+        );
         assert_eq!(seen.headers[header], expected);
         assert_eq!(seen.headers["host"], rig.upstream.address.to_string());
         assert_eq!(seen.headers["accept-encoding"], "identity");
         assert_eq!(seen.headers["anthropic-version"], "2023-06-01");
-        assert_eq!(seen.headers["user-agent"], rig.stub, "other positions stay literal");
+        assert_eq!(
+            seen.headers["user-agent"], rig.stub,
+            "other positions stay literal"
+        );
         for gone in ["x-goog-api-key", "cookie", "x-forwarded-for", "te", "x-private"] {
             assert!(!seen.headers.contains_key(gone), "{gone}");
         }
-        let carriers = seen.headers.values().filter(|value| value.to_str().unwrap().contains(CANARY)).count();
+        let carriers = seen
+            .headers
+            .values()
+            .filter(|value| value.to_str().unwrap().contains(CANARY))
+            .count();
         assert_eq!(carriers, 1);
     }
 }
@@ -53,7 +67,10 @@ async fn the_swap_is_exact() {
 #[tokio::test]
 async fn an_echoed_key_does_not_come_back() {
     let rig = Rig::start().await;
-    let response = client().request(rig.post("echo").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("echo").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     let (status, head, text) = whole(response).await;
     assert_eq!(status, 401);
     assert!(text.contains("wrong key authorization: Bearer ****"), "{text}");
@@ -62,9 +79,18 @@ async fn an_echoed_key_does_not_come_back() {
     for seen in [&head, &text] {
         assert!(!seen.contains(CANARY) && !seen.contains(tail), "{seen}");
     }
-    let encoded = text.split("\"b64\":\"").nth(1).unwrap().split('"').next().unwrap();
+    let encoded = text
+        .split("\"b64\":\"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap();
     assert!(encoded.contains("****"), "{encoded}");
-    let response = client().request(rig.post("redirect").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("redirect").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     let (status, head, _) = whole(response).await;
     assert_eq!(status, 302, "redirects are not followed");
     assert!(head.contains("evil.example") && !head.contains(CANARY), "{head}");
@@ -73,7 +99,10 @@ async fn an_echoed_key_does_not_come_back() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_searched_is_refused() {
     let rig = Rig::start().await;
-    let response = client().request(rig.post("gzip").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("gzip").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     assert_eq!(refusal(response).await, (502, "upstream_encoding".to_owned()));
 }
 
@@ -89,12 +118,19 @@ async fn strangers_are_refused_with_a_reason_and_reach_nothing() {
         ("cookie", format!("key={}", rig.stub), "no_credential"),
     ] {
         let request = Request::get(&url).header(header, value).body(body("")).unwrap();
-        assert_eq!(refusal(client().request(request).await.unwrap()).await, (401, reason.to_owned()));
+        assert_eq!(
+            refusal(client().request(request).await.unwrap()).await,
+            (401, reason.to_owned())
+        );
     }
     assert!(rig.upstream.seen().is_empty());
     let receipts = rig.service.receipts(None, 0, 10);
     assert_eq!(receipts.len(), 4);
-    assert!(receipts.iter().all(|receipt| receipt.verdict == "refused" && receipt.status == 401));
+    assert!(
+        receipts
+            .iter()
+            .all(|receipt| receipt.verdict == "refused" && receipt.status == 401)
+    );
 }
 
 #[tokio::test]
@@ -112,7 +148,9 @@ async fn administration_and_odd_targets_are_refused() {
         ("DELETE", "/v1/models", (403, "method_not_allowed")),
         ("POST", "/v1/mcp/server", (403, "method_not_allowed")),
     ] {
-        let mut stream = tokio::net::TcpStream::connect(rig.base.trim_start_matches("http://")).await.unwrap();
+        let mut stream = tokio::net::TcpStream::connect(rig.base.trim_start_matches("http://"))
+            .await
+            .unwrap();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
             rig.stub
@@ -121,49 +159,89 @@ async fn administration_and_odd_targets_are_refused() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         let (status, reason) = expected;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{method} {path}: {answer}");
-        assert!(answer.contains(&format!("\"code\":\"{reason}\"")), "{method} {path}: {answer}");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{method} {path}: {answer}"
+        );
+        assert!(
+            answer.contains(&format!("\"code\":\"{reason}\"")),
+            "{method} {path}: {answer}"
+        );
     }
-    let own = format!("GET {}/v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n", rig.base, rig.stub);
+    let own = format!(
+        "GET {}/v1/models HTTP/1.1\r\nhost: x\r\nx-api-key: {}\r\n\r\n",
+        rig.base, rig.stub
+    );
     assert!(rig.upstream.seen().is_empty());
-    let mut stream = tokio::net::TcpStream::connect(rig.base.trim_start_matches("http://")).await.unwrap();
+    let mut stream = tokio::net::TcpStream::connect(rig.base.trim_start_matches("http://"))
+        .await
+        .unwrap();
     stream.write_all(own.as_bytes()).await.unwrap();
     let mut answer = [0; 15];
     stream.read_exact(&mut answer).await.unwrap();
-    assert_eq!(&answer, b"HTTP/1.1 200 OK", "absolute form of the relay itself is plain HTTP");
+    assert_eq!(
+        &answer, b"HTTP/1.1 200 OK",
+        "absolute form of the relay itself is plain HTTP"
+    );
 }
 
 #[tokio::test]
 async fn streams_are_not_buffered() {
     let rig = Rig::start().await;
-    let response = client().request(rig.post("steps").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("steps").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut answer = response.into_body();
     for step in 0..5 {
         // The next chunk leaves the upstream only after the one before it was read here.
         rig.upstream.steps.add_permits(1);
-        let frame = tokio::time::timeout(Duration::from_secs(30), answer.frame()).await.unwrap().unwrap().unwrap();
-        assert_eq!(frame.into_data().unwrap(), format!("data: {{\"step\":{step}}}\n\n"));
+        let frame = tokio::time::timeout(Duration::from_secs(30), answer.frame())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            frame.into_data().unwrap(),
+            format!("data: {{\"step\":{step}}}\n\n")
+        );
     }
 }
 
 #[tokio::test]
 async fn a_client_that_leaves_reaches_the_upstream() {
     let rig = Rig::start().await;
-    let response = client().request(rig.post("steps").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("steps").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     rig.upstream.steps.add_permits(1);
     let mut answer = response.into_body();
     answer.frame().await.unwrap().unwrap();
     drop(answer);
-    eventually("the stream was dropped", async || rig.upstream.dropped.load(Ordering::SeqCst) == 1).await;
+    eventually("the stream was dropped", async || {
+        rig.upstream.dropped.load(Ordering::SeqCst) == 1
+    })
+    .await;
 
     let waiting = tokio::spawn(client().request(rig.post("hang").body(body("{}")).unwrap()));
-    eventually("it arrived", async || rig.upstream.arrived.load(Ordering::SeqCst) == 2).await;
+    eventually("it arrived", async || {
+        rig.upstream.arrived.load(Ordering::SeqCst) == 2
+    })
+    .await;
     waiting.abort();
-    eventually("the waiting call was dropped", async || rig.upstream.dropped.load(Ordering::SeqCst) == 2).await;
+    eventually("the waiting call was dropped", async || {
+        rig.upstream.dropped.load(Ordering::SeqCst) == 2
+    })
+    .await;
     eventually("both left a receipt", async || {
         let receipts = rig.service.receipts(Some(rig.sandbox), 0, 10);
-        receipts.iter().filter(|receipt| receipt.reason.as_deref() == Some("client_left")).count() == 2
+        receipts
+            .iter()
+            .filter(|receipt| receipt.reason.as_deref() == Some("client_left"))
+            .count()
+            == 2
     })
     .await;
 }
@@ -183,20 +261,39 @@ async fn a_detached_sandbox_is_cut_and_its_stub_is_dead() {
     };
     let streaming = client().request(as_other("steps")).await.unwrap();
     let waiting = tokio::spawn(client().request(as_other("hang")));
-    eventually("both arrived", async || rig.upstream.arrived.load(Ordering::SeqCst) == 2).await;
+    eventually("both arrived", async || {
+        rig.upstream.arrived.load(Ordering::SeqCst) == 2
+    })
+    .await;
     rig.service.detach(other).await.unwrap();
-    assert!(streaming.into_body().collect().await.is_err(), "the running answer is cut");
-    assert_eq!(refusal(waiting.await.unwrap().unwrap()).await, (401, "detached".to_owned()));
+    assert!(
+        streaming.into_body().collect().await.is_err(),
+        "the running answer is cut"
+    );
+    assert_eq!(
+        refusal(waiting.await.unwrap().unwrap()).await,
+        (401, "detached".to_owned())
+    );
     let again = client().request(as_other("")).await.unwrap();
     assert_eq!(refusal(again).await, (401, "unknown_stub".to_owned()));
-    eventually("the upstream was let go", async || rig.upstream.dropped.load(Ordering::SeqCst) == 2).await;
-    let mine = client().request(rig.post("").body(body("{}")).unwrap()).await.unwrap();
+    eventually("the upstream was let go", async || {
+        rig.upstream.dropped.load(Ordering::SeqCst) == 2
+    })
+    .await;
+    let mine = client()
+        .request(rig.post("").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     assert_eq!(mine.status(), 200, "the other sandbox goes on");
 }
 
 #[tokio::test]
 async fn requests_wait_for_the_value_and_then_give_up() {
-    let rig = Rig::with(Limits { grant: Duration::from_millis(300), ..Limits::default() }).await;
+    let rig = Rig::with(Limits {
+        grant: Duration::from_millis(300),
+        ..Limits::default()
+    })
+    .await;
     let late = fresh_sandbox();
     let stubs = rig.service.attach(late, &Default::default()).await.unwrap();
     let request = || {
@@ -234,10 +331,18 @@ async fn a_credential_bound_elsewhere_is_not_swapped() {
             .unwrap()
     };
     let grant = |hosts: Vec<String>| {
-        let grant = lap_core::opening::Grant { name: "GITHUB_TOKEN".to_owned(), hosts, ..key_grant() };
+        let grant = lap_core::opening::Grant {
+            name: "GITHUB_TOKEN".to_owned(),
+            hosts,
+            ..key_grant()
+        };
         rig.service.grant(sandbox, &[grant]).unwrap();
     };
-    for hosts in [vec![], vec!["api.github.com".to_owned()], vec!["127.0.0.1".to_owned()]] {
+    for hosts in [
+        vec![],
+        vec!["api.github.com".to_owned()],
+        vec!["127.0.0.1".to_owned()],
+    ] {
         grant(hosts);
         let response = client().request(call()).await.unwrap();
         assert_eq!(refusal(response).await, (403, "not_bound".to_owned()));
@@ -251,7 +356,10 @@ async fn a_credential_bound_elsewhere_is_not_swapped() {
 async fn values_that_no_header_can_carry_are_refused() {
     let rig = Rig::start().await;
     for value in ["", "a\r\nx-admin: 1", "tab\t", " sk", "sk\u{e9}"] {
-        let grant = lap_core::opening::Grant { value: lap_core::secret::Secret::new(value), ..key_grant() };
+        let grant = lap_core::opening::Grant {
+            value: lap_core::secret::Secret::new(value),
+            ..key_grant()
+        };
         let error = rig.service.grant(rig.sandbox, &[grant]).unwrap_err();
         assert_eq!(error.kind(), lap_core::ErrorKind::Invalid);
         assert!(value.is_empty() || !format!("{error:?}").contains(value));
@@ -267,10 +375,17 @@ async fn a_hundred_megabytes_stream_in_bounded_memory() {
     const CHUNK: usize = 64 << 10;
     const CHUNKS: usize = 1600;
     let chunk = Bytes::from(vec![b'y'; CHUNK]);
-    let frames = futures_util::stream::iter((0..CHUNKS).map(move |_| Ok(http_body::Frame::data(chunk.clone()))));
-    let request = rig.post("").body(http_body_util::StreamBody::new(frames).boxed()).unwrap();
+    let frames =
+        futures_util::stream::iter((0..CHUNKS).map(move |_| Ok(http_body::Frame::data(chunk.clone()))));
+    let request = rig
+        .post("")
+        .body(http_body_util::StreamBody::new(frames).boxed())
+        .unwrap();
     let (status, _, text) = whole(client().request(request).await.unwrap()).await;
-    assert_eq!((status, text), (200, format!("{{\"ok\":true,\"bytes\":{}}}", CHUNK * CHUNKS)));
+    assert_eq!(
+        (status, text),
+        (200, format!("{{\"ok\":true,\"bytes\":{}}}", CHUNK * CHUNKS))
+    );
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 24 << 20, "resident memory grew by {grown} bytes");
     let receipt = rig.service.receipts(Some(rig.sandbox), 0, 10).pop().unwrap();
@@ -297,19 +412,43 @@ async fn limits_hold() {
         ..Limits::default()
     };
     let rig = Rig::with(limits).await;
-    let response = client().request(rig.post("").body(body(vec![b'x'; 1001])).unwrap()).await.unwrap();
-    assert_eq!(refusal(response).await, (413, "body_too_large".to_owned()), "announced");
-    let frames = futures_util::stream::iter((0..20).map(|_| Ok(http_body::Frame::data(Bytes::from(vec![b'x'; 100])))));
-    let request = rig.post("").body(http_body_util::StreamBody::new(frames).boxed()).unwrap();
+    let response = client()
+        .request(rig.post("").body(body(vec![b'x'; 1001])).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(
+        refusal(response).await,
+        (413, "body_too_large".to_owned()),
+        "announced"
+    );
+    let frames =
+        futures_util::stream::iter((0..20).map(|_| Ok(http_body::Frame::data(Bytes::from(vec![b'x'; 100])))));
+    let request = rig
+        .post("")
+        .body(http_body_util::StreamBody::new(frames).boxed())
+        .unwrap();
     let response = client().request(request).await.unwrap();
-    assert_eq!(refusal(response).await, (413, "body_too_large".to_owned()), "not announced");
+    assert_eq!(
+        refusal(response).await,
+        (413, "body_too_large".to_owned()),
+        "not announced"
+    );
 
     let slow = tokio::spawn(client().request(rig.post("hang").body(body("{}")).unwrap()));
-    eventually("it arrived", async || rig.upstream.arrived.load(Ordering::SeqCst) >= 1).await;
-    let second = client().request(rig.post("").body(body("{}")).unwrap()).await.unwrap();
+    eventually("it arrived", async || {
+        rig.upstream.arrived.load(Ordering::SeqCst) >= 1
+    })
+    .await;
+    let second = client()
+        .request(rig.post("").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     // The first may be over already on a loaded machine; then the second simply passes.
     assert!(matches!(second.status().as_u16(), 429 | 200));
-    assert_eq!(refusal(slow.await.unwrap().unwrap()).await, (504, "upstream_timeout".to_owned()));
+    assert_eq!(
+        refusal(slow.await.unwrap().unwrap()).await,
+        (504, "upstream_timeout".to_owned())
+    );
 
     let mut request = rig.post("");
     for number in 0..120 {
@@ -322,9 +461,16 @@ async fn limits_hold() {
 #[tokio::test]
 async fn an_unreachable_gateway_is_a_502() {
     let rig = Rig::start().await;
-    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .unwrap()
+        .local_addr()
+        .unwrap();
     rig.service.set_gateway(&format!("http://{gone}"), None).unwrap();
-    let response = client().request(rig.post("").body(body("{}")).unwrap()).await.unwrap();
+    let response = client()
+        .request(rig.post("").body(body("{}")).unwrap())
+        .await
+        .unwrap();
     assert_eq!(refusal(response).await, (502, "upstream_connect".to_owned()));
 }
 
@@ -335,15 +481,41 @@ async fn receipts_tell_what_happened_and_no_value() {
         .header("x-api-key", &rig.stub)
         .body(body("hello"))
         .unwrap();
-    client().request(request).await.unwrap().into_body().collect().await.unwrap();
-    client().request(rig.post("big").body(body("{}")).unwrap()).await.unwrap().into_body().collect().await.unwrap();
+    client()
+        .request(request)
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
+    client()
+        .request(rig.post("big").body(body("{}")).unwrap())
+        .await
+        .unwrap()
+        .into_body()
+        .collect()
+        .await
+        .unwrap();
     let receipts = rig.service.receipts(Some(rig.sandbox), 0, 10);
     let first = &receipts[0];
-    assert_eq!((first.method.as_str(), first.path.as_str()), ("POST", "/v1/messages?beta&key"));
-    assert_eq!((first.verdict.as_str(), first.reason.as_deref(), first.status), ("swapped", None, 200));
-    assert_eq!((first.credentials.as_slice(), first.bytes_in), ([GATEWAY_KEY.to_owned()].as_slice(), 5));
+    assert_eq!(
+        (first.method.as_str(), first.path.as_str()),
+        ("POST", "/v1/messages?beta&key")
+    );
+    assert_eq!(
+        (first.verdict.as_str(), first.reason.as_deref(), first.status),
+        ("swapped", None, 200)
+    );
+    assert_eq!(
+        (first.credentials.as_slice(), first.bytes_in),
+        ([GATEWAY_KEY.to_owned()].as_slice(), 5)
+    );
     assert_eq!(first.host, rig.upstream.address.to_string());
-    assert_eq!((receipts[1].bytes_out, receipts[1].reason.as_deref()), (8 << 20, None));
+    assert_eq!(
+        (receipts[1].bytes_out, receipts[1].reason.as_deref()),
+        (8 << 20, None)
+    );
     assert!(receipts[1].number > first.number);
     assert!(!format!("{receipts:?}").contains(CANARY));
 }

@@ -11,14 +11,26 @@ pub struct HostRule {
 }
 
 impl HostRule {
-    /// Parses `name`, `*.suffix`, or either with `:port`. Without a port it is 443.
+    /// Parses `name`, `*.suffix`, or either with `:port`; without a port it is 443. A URL stands for its host
+    /// and port.
     ///
     /// # Errors
     /// `Invalid` for an empty name, a port that is none, or a wildcard anywhere but in front.
     pub fn parse(text: &str) -> Result<Self> {
         let invalid = || {
-            Error::invalid("read host binding", "hosts", "a host is a name or *.suffix, optionally with :port")
+            Error::invalid(
+                "read host binding",
+                "hosts",
+                "a host is a name or *.suffix, optionally with :port",
+            )
         };
+        if text.contains("://") {
+            let base = GatewayBase::parse(text)?;
+            return Ok(Self {
+                name: base.host(),
+                port: base.port(),
+            });
+        }
         let (name, port) = match text.trim().rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse().map_err(|_| invalid())?),
             _ => (text.trim(), 443),
@@ -33,7 +45,9 @@ impl HostRule {
 
     fn covers(&self, host: &str, port: u16) -> bool {
         let names = match self.name.strip_prefix("*.") {
-            Some(suffix) => host.strip_suffix(suffix).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            Some(suffix) => host
+                .strip_suffix(suffix)
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             None => host == self.name,
         };
         names && port == self.port
@@ -99,17 +113,36 @@ mod tests {
 
     #[test]
     fn hosts_match_at_label_borders_and_ports_are_named() {
-        let host = |text: &str| Binding { hosts: vec![HostRule::parse(text).unwrap()], ..Binding::default() };
+        let host = |text: &str| Binding {
+            hosts: vec![HostRule::parse(text).unwrap()],
+            ..Binding::default()
+        };
         assert!(covers(&host("API.example.com."), "https://api.example.com"));
         assert!(covers(&host("*.example.com"), "https://a.b.example.com"));
-        for other in ["https://example.com", "https://evilexample.com", "https://example.com.evil.com"] {
+        for other in [
+            "https://example.com",
+            "https://evilexample.com",
+            "https://example.com.evil.com",
+        ] {
             assert!(!covers(&host("*.example.com"), other), "{other}");
         }
         assert!(!covers(&host("example.com"), "https://example.com:8443"));
         assert!(!covers(&host("example.com:8443"), "https://example.com"));
         assert!(covers(&host("example.com:8443"), "https://example.com:8443"));
         assert!(covers(&host("10.0.0.1:4000"), "http://10.0.0.1:4000"));
-        for bad in ["", "*", "*.", "a.*.com", "a..b", "host:port", "https://a", ":443", "a/b"] {
+        assert!(covers(&host("http://gateway/lite/v1"), "http://Gateway"));
+        assert!(!covers(&host("http://gateway"), "https://gateway"));
+        for bad in [
+            "",
+            "*",
+            "*.",
+            "a.*.com",
+            "a..b",
+            "host:port",
+            "ftp://a",
+            ":443",
+            "a/b",
+        ] {
             assert!(HostRule::parse(bad).is_err(), "{bad}");
         }
     }

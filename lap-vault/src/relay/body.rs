@@ -34,7 +34,11 @@ struct Silence {
 
 impl Silence {
     const fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None, waiting: false }
+        Self {
+            limit,
+            sleep: None,
+            waiting: false,
+        }
     }
 
     const fn broken(&mut self) {
@@ -42,7 +46,9 @@ impl Silence {
     }
 
     fn is_too_long(&mut self, cx: &mut Context<'_>) -> bool {
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(self.limit)));
         if !self.waiting {
             sleep.as_mut().reset(Instant::now() + self.limit);
             self.waiting = true;
@@ -62,7 +68,12 @@ pub(super) struct UploadBody {
 
 impl UploadBody {
     pub(super) const fn new(inner: Incoming, meter: Arc<Meter>, limit: u64, silence: Duration) -> Self {
-        Self { inner, meter, limit, silence: Silence::new(silence) }
+        Self {
+            inner,
+            meter,
+            limit,
+            silence: Silence::new(silence),
+        }
     }
 
     fn fail(&self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -91,7 +102,11 @@ impl Body for UploadBody {
                     // Trailers could carry what the header rules removed, and no model call has any.
                     let Ok(data) = frame.into_data() else { continue };
                     let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
-                    let total = self.meter.bytes_in.fetch_add(size, Ordering::Relaxed).saturating_add(size);
+                    let total = self
+                        .meter
+                        .bytes_in
+                        .fetch_add(size, Ordering::Relaxed)
+                        .saturating_add(size);
                     if total > self.limit {
                         return self.fail(Reason::BodyTooLarge);
                     }
@@ -121,8 +136,19 @@ pub(super) struct AnswerBody {
 }
 
 impl AnswerBody {
-    pub(super) const fn new(inner: Incoming, scrubber: Scrubber, exchange: Exchange, silence: Duration) -> Self {
-        Self { inner, scrubber, exchange, silence: Silence::new(silence), ended: false }
+    pub(super) const fn new(
+        inner: Incoming,
+        scrubber: Scrubber,
+        exchange: Exchange,
+        silence: Duration,
+    ) -> Self {
+        Self {
+            inner,
+            scrubber,
+            exchange,
+            silence: Silence::new(silence),
+            ended: false,
+        }
     }
 
     fn fail(&mut self, reason: Reason) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {

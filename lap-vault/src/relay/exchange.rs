@@ -103,14 +103,20 @@ impl Exchange {
 
     /// The sandbox has ended.
     pub(super) fn is_detached(&self) -> bool {
-        self.caller.as_ref().is_some_and(|caller| caller.life.is_cancelled())
+        self.caller
+            .as_ref()
+            .is_some_and(|caller| caller.life.is_cancelled())
     }
 
     fn reason_code(&self) -> Option<&'static str> {
         if self.finished {
             return self.reason.map(Reason::code);
         }
-        let reason = if self.is_detached() { Some(Reason::Detached) } else { self.meter.fault.get().copied() };
+        let reason = if self.is_detached() {
+            Some(Reason::Detached)
+        } else {
+            self.meter.fault.get().copied()
+        };
         Some(reason.map_or("client_left", Reason::code))
     }
 }
@@ -126,7 +132,11 @@ impl Drop for Exchange {
             host: std::mem::take(&mut self.host),
             verdict: if self.swapped { "swapped" } else { "refused" }.to_owned(),
             reason: self.reason_code().map(str::to_owned),
-            credentials: self.caller.iter().map(|caller| caller.stub.name.to_string()).collect(),
+            credentials: self
+                .caller
+                .iter()
+                .map(|caller| caller.stub.name.to_string())
+                .collect(),
             position: self.position.map(|position| position.name().to_owned()),
             status: self.status.map_or(CLIENT_LEFT, |status| status.as_u16()),
             bytes_in: self.meter.bytes_in.load(Ordering::Relaxed),
@@ -145,9 +155,15 @@ impl Drop for Exchange {
 /// The names of a query are part of what was asked; its values may be anybody's secrets.
 fn without_query_values(target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let names: Vec<&str> =
-        query.split('&').filter_map(|pair| pair.split_once('=').map(|(name, _)| name)).collect();
-    let shown = if names.is_empty() { path.to_owned() } else { format!("{path}?{}", names.join("&")) };
+    let names: Vec<&str> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('=').map(|(name, _)| name))
+        .collect();
+    let shown = if names.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{}", names.join("&"))
+    };
     shown.chars().take(LONGEST_PATH).collect()
 }
 
@@ -157,7 +173,10 @@ mod tests {
 
     #[test]
     fn query_values_stay_out_of_receipts() {
-        assert_eq!(without_query_values("/v1/messages?beta=true&key=sk-canary"), "/v1/messages?beta&key");
+        assert_eq!(
+            without_query_values("/v1/messages?beta=true&key=sk-canary"),
+            "/v1/messages?beta&key"
+        );
         assert_eq!(without_query_values("/v1/messages?sk-canary"), "/v1/messages");
         assert_eq!(without_query_values("/v1/messages"), "/v1/messages");
     }

@@ -54,7 +54,10 @@ impl Gateway {
             .pool_max_idle_per_host(256)
             .http1_max_headers(200)
             .http2_keep_alive_interval(Duration::from_secs(30))
-            .build(Patient { inner: https, patience: limits.connect });
+            .build(Patient {
+                inner: https,
+                patience: limits.connect,
+            });
         Ok(Self { base, client })
     }
 }
@@ -68,7 +71,9 @@ fn tls(is_https: bool, extra_roots: Option<&str>) -> Result<ClientConfig> {
     };
     if !is_https {
         // A plain gateway needs no roots, and reading the system's takes milliseconds.
-        return Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+        return Ok(builder()?
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth());
     }
     let Some(pem) = extra_roots else {
         let config = match builder()?.with_native_roots() {
@@ -83,7 +88,9 @@ fn tls(is_https: bool, extra_roots: Option<&str>) -> Result<ClientConfig> {
     roots.add_parsable_certificates(native.certs);
     let mut added = 0;
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        roots.add(certificate.map_err(|_| invalid())?).map_err(|_| invalid())?;
+        roots
+            .add(certificate.map_err(|_| invalid())?)
+            .map_err(|_| invalid())?;
         added += 1;
     }
     if added == 0 {
@@ -123,7 +130,11 @@ mod tests {
     fn private_roots_must_be_certificates() {
         let limits = Limits::default();
         assert!(Gateway::new("https://gateway.example.com", None, &limits).is_ok());
-        for pem in ["", "no pem", "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n"] {
+        for pem in [
+            "",
+            "no pem",
+            "-----BEGIN CERTIFICATE-----\naGk=\n-----END CERTIFICATE-----\n",
+        ] {
             let error = Gateway::new("https://gateway.example.com", Some(pem), &limits).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Invalid, "{pem}");
         }

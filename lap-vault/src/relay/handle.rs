@@ -14,7 +14,8 @@ use super::listen::Connection;
 use super::problem::{RelayBody, refusal};
 use super::table::{Caller, Means};
 use crate::redeem::{
-    Identity, Presented, Reason, Route, Scrubber, Verdict, clean_request, clean_response, decide, mask_header, present,
+    Identity, Presented, Reason, Route, Scrubber, Verdict, clean_request, clean_response, decide,
+    mask_header, present,
 };
 
 /// One request of a sandbox: who is it, may it, swap, forward, scrub.
@@ -25,8 +26,12 @@ pub(super) async fn handle(connection: Arc<Connection>, request: Request<Incomin
     let (parts, body) = request.into_parts();
     let relay = &connection.relay;
     let target = connection.target(&parts.uri);
-    let mut exchange =
-        Exchange::begin(Arc::clone(&relay.receipts), relay.clock.as_ref(), &parts.method, &target);
+    let mut exchange = Exchange::begin(
+        Arc::clone(&relay.receipts),
+        relay.clock.as_ref(),
+        &parts.method,
+        &target,
+    );
     relay.count();
     connection.quiet();
     match swap(&connection, &mut exchange, &parts, &target, body).await {
@@ -56,7 +61,9 @@ async fn swap(
     if announced(&parts.headers).is_some_and(|length| length > relay.limits.body_bytes) {
         return Err(Reason::BodyTooLarge);
     }
-    let slot = Arc::clone(&caller.slots).try_acquire_owned().map_err(|_| Reason::TooManyRequests)?;
+    let slot = Arc::clone(&caller.slots)
+        .try_acquire_owned()
+        .map_err(|_| Reason::TooManyRequests)?;
     exchange.hold(slot);
     connection.busy(caller.life.clone());
 
@@ -74,10 +81,19 @@ async fn swap(
     let request = rewrite(parts, presented, &means, &route, body)?;
     exchange.swapped();
     let answering = timeout_at(deadline, means.gateway.client.request(request));
-    let response = until_detached(&caller, answering).await?.map_err(|_| Reason::UpstreamTimeout)?;
+    let response = until_detached(&caller, answering)
+        .await?
+        .map_err(|_| Reason::UpstreamTimeout)?;
     let response = response.map_err(|error| {
-        tracing::debug!(error = lap_core::error::chain(&error), "the gateway did not answer");
-        if error.is_connect() { Reason::UpstreamConnect } else { Reason::UpstreamFailed }
+        tracing::debug!(
+            error = lap_core::error::chain(&error),
+            "the gateway did not answer"
+        );
+        if error.is_connect() {
+            Reason::UpstreamConnect
+        } else {
+            Reason::UpstreamFailed
+        }
     })?;
     Ok((means, response))
 }
@@ -113,8 +129,9 @@ fn rewrite(
     body: UploadBody,
 ) -> Result<Request<UploadBody>, Reason> {
     let uri = means.gateway.base.join(route).map_err(|_| Reason::BadTarget)?;
-    let (name, value) =
-        presented.rewritten(means.credential.value.expose()).map_err(|_| Reason::NotGranted)?;
+    let (name, value) = presented
+        .rewritten(means.credential.value.expose())
+        .map_err(|_| Reason::NotGranted)?;
     let mut headers = parts.headers.clone();
     clean_request(&mut headers);
     headers.insert(name, value);
@@ -140,7 +157,11 @@ fn answer(
     let is_plain = |value: &http::HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"identity");
     let is_switch = parts.status.is_informational();
     if is_switch || !parts.headers.get_all(CONTENT_ENCODING).iter().all(is_plain) {
-        let reason = if is_switch { Reason::UpstreamFailed } else { Reason::UpstreamEncoding };
+        let reason = if is_switch {
+            Reason::UpstreamFailed
+        } else {
+            Reason::UpstreamEncoding
+        };
         exchange.refused(reason);
         return refusal(reason);
     }

@@ -39,7 +39,13 @@ pub struct Relay {
 impl Relay {
     /// A relay of these parts.
     pub fn new(tables: Arc<Tables>, receipts: Arc<Receipts>, limits: Limits, clock: Arc<dyn Clock>) -> Self {
-        Self { tables, receipts, limits, clock, requests: AtomicU64::new(0) }
+        Self {
+            tables,
+            receipts,
+            limits,
+            clock,
+            requests: AtomicU64::new(0),
+        }
     }
 
     /// How many requests there have been.
@@ -57,7 +63,9 @@ impl Relay {
         let own = listener.local_addr().ok();
         let serve = async {
             loop {
-                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+                let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                    return;
+                };
                 let stream = match listener.accept().await {
                     Ok((stream, _)) => stream,
                     Err(error) => {
@@ -89,7 +97,11 @@ impl Relay {
             tracing::debug!(%error, "a connection ended before it began");
             return;
         }
-        let connection = Arc::new(Connection { relay: self, own, occupied: watch::Sender::new(None) });
+        let connection = Arc::new(Connection {
+            relay: self,
+            own,
+            occupied: watch::Sender::new(None),
+        });
         let service = service_fn(|request| {
             let connection = Arc::clone(&connection);
             async move { Ok::<_, Infallible>(handle(connection, request).await) }
@@ -141,20 +153,25 @@ impl Connection {
 
     /// No exchange occupies the connection.
     pub(super) fn quiet(&self) {
-        self.occupied.send_if_modified(|occupied| occupied.take().is_some());
+        self.occupied
+            .send_if_modified(|occupied| occupied.take().is_some());
     }
 
     /// The target in origin form; empty, which no route accepts, when it names another host.
     pub(super) fn target(&self, uri: &Uri) -> String {
         if let Some(authority) = uri.authority() {
             let is_own = self.own.is_some_and(|own| {
-                [own.to_string(), format!("localhost:{}", own.port())].iter().any(|name| name == authority.as_str())
+                [own.to_string(), format!("localhost:{}", own.port())]
+                    .iter()
+                    .any(|name| name == authority.as_str())
             });
             if !is_own || uri.scheme_str() != Some("http") {
                 return String::new();
             }
         }
-        uri.path_and_query().map(|target| target.as_str().to_owned()).unwrap_or_default()
+        uri.path_and_query()
+            .map(|target| target.as_str().to_owned())
+            .unwrap_or_default()
     }
 }
 

@@ -60,7 +60,10 @@ impl Receipts {
     /// a restart without a write per exchange.
     pub fn new(now: Timestamp) -> Self {
         let next = now.unix_millis().unsigned_abs().saturating_mul(1000);
-        Self(Mutex::new(Rings { next, ..Rings::default() }))
+        Self(Mutex::new(Rings {
+            next,
+            ..Rings::default()
+        }))
     }
 
     fn rings(&self) -> std::sync::MutexGuard<'_, Rings> {
@@ -95,7 +98,12 @@ impl Receipts {
     pub fn after(&self, sandbox: Option<SandboxId>, after: u64, limit: usize) -> Vec<Receipt> {
         let rings = self.rings();
         let ring = rings.by_sandbox.get(&sandbox.map(|id| id.as_uuid()));
-        ring.into_iter().flatten().filter(|receipt| receipt.number > after).take(limit).cloned().collect()
+        ring.into_iter()
+            .flatten()
+            .filter(|receipt| receipt.number > after)
+            .take(limit)
+            .cloned()
+            .collect()
     }
 }
 
@@ -145,7 +153,16 @@ mod tests {
             receipts.file(receipt(Some(sandbox.as_uuid())));
             receipts.detached(sandbox);
         }
-        assert!(receipts.after(Some(SandboxId::from_uuid(Uuid::from_u128(0))), 0, 1).is_empty());
-        assert_eq!(receipts.after(Some(SandboxId::from_uuid(Uuid::from_u128(1))), 0, 1).len(), 1);
+        assert!(
+            receipts
+                .after(Some(SandboxId::from_uuid(Uuid::from_u128(0))), 0, 1)
+                .is_empty()
+        );
+        assert_eq!(
+            receipts
+                .after(Some(SandboxId::from_uuid(Uuid::from_u128(1))), 0, 1)
+                .len(),
+            1
+        );
     }
 }

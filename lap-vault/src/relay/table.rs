@@ -29,12 +29,20 @@ impl Credential {
     /// write a header of its own.
     pub fn new(name: &str, value: Secret, binding: Binding) -> Result<Self> {
         let is_plain = |byte: u8| (0x20..0x7f).contains(&byte);
-        if value.is_empty() || !value.expose().bytes().all(is_plain) || value.expose().trim() != value.expose() {
-            let message = format!("the value of {name} is empty or has spaces around it or control characters in it");
+        if value.is_empty()
+            || !value.expose().bytes().all(is_plain)
+            || value.expose().trim() != value.expose()
+        {
+            let message =
+                format!("the value of {name} is empty or has spaces around it or control characters in it");
             return Err(Error::invalid("grant credential", name, message));
         }
         let forms = Arc::new(SecretForms::new(&value));
-        Ok(Self { value, binding, forms })
+        Ok(Self {
+            value,
+            binding,
+            forms,
+        })
     }
 }
 
@@ -91,13 +99,22 @@ pub struct Tables {
 impl Tables {
     /// Empty tables whose stubs derive from `key`.
     pub fn new(key: StubKey, entropy: &dyn Entropy, limits: &Limits) -> Self {
-        let table = Table { gateway: None, stubs: StubIndex::new(entropy), sandboxes: HashMap::new() };
-        Self { table: watch::Sender::new(table), key, in_flight: limits.in_flight }
+        let table = Table {
+            gateway: None,
+            stubs: StubIndex::new(entropy),
+            sandboxes: HashMap::new(),
+        };
+        Self {
+            table: watch::Sender::new(table),
+            key,
+            in_flight: limits.in_flight,
+        }
     }
 
     /// All requests from now on go to this gateway.
     pub fn set_gateway(&self, gateway: Gateway) {
-        self.table.send_modify(|table| table.gateway = Some(Arc::new(gateway)));
+        self.table
+            .send_modify(|table| table.gateway = Some(Arc::new(gateway)));
     }
 
     /// The sandbox has stubs of these names, in addition to those it had. Returns all its stubs by name.
@@ -117,9 +134,20 @@ impl Tables {
                 life: CancellationToken::new(),
                 slots: Arc::new(Semaphore::new(self.in_flight)),
             });
-            for name in names.iter().filter(|name| !entry.stubs.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            for name in names
+                .iter()
+                .filter(|name| !entry.stubs.contains_key(*name))
+                .cloned()
+                .collect::<Vec<_>>()
+            {
                 let stub = self.key.stub(sandbox, &name);
-                table.stubs.insert(&stub, StubRef { sandbox, name: name.as_str().into() });
+                table.stubs.insert(
+                    &stub,
+                    StubRef {
+                        sandbox,
+                        name: name.as_str().into(),
+                    },
+                );
                 entry.stubs.insert(name, stub);
             }
             stubs.clone_from(&entry.stubs);
@@ -138,12 +166,19 @@ impl Tables {
                 outcome = Err(Error::not_found("grant credentials", "attached sandbox", sandbox));
                 return false;
             };
-            if let Some((name, _)) = credentials.iter().find(|(name, _)| !entry.stubs.contains_key(name)) {
+            if let Some((name, _)) = credentials
+                .iter()
+                .find(|(name, _)| !entry.stubs.contains_key(name))
+            {
                 let message = format!("the sandbox was attached without a stub of {name}");
                 outcome = Err(Error::invalid("grant credentials", name.as_str(), message));
                 return false;
             }
-            entry.credentials.extend(credentials.into_iter().map(|(name, value)| (name, Arc::new(value))));
+            entry.credentials.extend(
+                credentials
+                    .into_iter()
+                    .map(|(name, value)| (name, Arc::new(value))),
+            );
             true
         });
         outcome
@@ -152,7 +187,9 @@ impl Tables {
     /// The sandbox's stubs are dead and its exchanges are being cut. Returns whether it was attached.
     pub fn detach(&self, sandbox: SandboxId) -> bool {
         self.table.send_if_modified(|table| {
-            let Some(entry) = table.sandboxes.remove(&sandbox) else { return false };
+            let Some(entry) = table.sandboxes.remove(&sandbox) else {
+                return false;
+            };
             table.stubs.remove(sandbox);
             entry.life.cancel();
             true
@@ -186,7 +223,11 @@ impl Tables {
         let table = self.table.borrow();
         let stub = table.stubs.find(presented)?.clone();
         let entry = table.sandboxes.get(&stub.sandbox)?;
-        Some(Caller { stub, life: entry.life.clone(), slots: Arc::clone(&entry.slots) })
+        Some(Caller {
+            stub,
+            life: entry.life.clone(),
+            slots: Arc::clone(&entry.slots),
+        })
     }
 
     /// What an exchange of this stub needs, as soon as all of it is known.
@@ -202,8 +243,13 @@ impl Tables {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let known = changes.borrow_and_update().means(stub);
-            let Err(missing @ (Reason::NotGranted | Reason::NoGateway)) = known else { return known };
-            if !matches!(tokio::time::timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            let Err(missing @ (Reason::NotGranted | Reason::NoGateway)) = known else {
+                return known;
+            };
+            if !matches!(
+                tokio::time::timeout_at(deadline, changes.changed()).await,
+                Ok(Ok(()))
+            ) {
                 return Err(missing);
             }
         }
@@ -215,6 +261,9 @@ impl Table {
         let sandbox = self.sandboxes.get(&stub.sandbox).ok_or(Reason::Detached)?;
         let credential = sandbox.credentials.get(&*stub.name).ok_or(Reason::NotGranted)?;
         let gateway = self.gateway.as_ref().ok_or(Reason::NoGateway)?;
-        Ok(Means { gateway: Arc::clone(gateway), credential: Arc::clone(credential) })
+        Ok(Means {
+            gateway: Arc::clone(gateway),
+            credential: Arc::clone(credential),
+        })
     }
 }

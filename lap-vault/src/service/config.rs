@@ -73,7 +73,10 @@ impl ServeConfig {
             )
         };
         let mut text = String::new();
-        reader.take(1 << 20).read_to_string(&mut text).map_err(|_| invalid())?;
+        reader
+            .take(1 << 20)
+            .read_to_string(&mut text)
+            .map_err(|_| invalid())?;
         let document: ConfigDocument = serde_json::from_str(&text).map_err(|_| invalid())?;
         zeroize::Zeroize::zeroize(&mut text);
         if document.token.len() < 32 || !document.folder.is_absolute() {
@@ -97,7 +100,10 @@ mod tests {
     fn a_document_of_another_shape_is_refused_without_an_echo() {
         let token = "c".repeat(32);
         let good = format!(r#"{{"folder":"/data/vault","token":"{token}"}}"#);
-        assert_eq!(ServeConfig::from_reader(good.as_bytes()).unwrap().idle_exit, ServeConfig::IDLE_EXIT);
+        assert_eq!(
+            ServeConfig::from_reader(good.as_bytes()).unwrap().idle_exit,
+            ServeConfig::IDLE_EXIT
+        );
         for bad in [
             String::new(),
             good.replace("/data", "data"),

@@ -23,7 +23,9 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use super::wire::{AttachSandbox, AttachedStubs, GrantValue, Identity, ListedSandbox, ReceiptList, Refusal, SetGateway};
+use super::wire::{
+    AttachSandbox, AttachedStubs, GrantValue, Identity, ListedSandbox, ReceiptList, Refusal, SetGateway,
+};
 use super::{PidFile, VaultService, prove};
 
 /// Grants and certificates are small; nothing larger is a control call.
@@ -64,7 +66,10 @@ impl Control {
                     .header_read_timeout(Duration::from_secs(60))
                     .serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = serving.await {
-                    tracing::debug!(error = lap_core::error::chain(&error), "a control connection broke");
+                    tracing::debug!(
+                        error = lap_core::error::chain(&error),
+                        "a control connection broke"
+                    );
                 }
             });
         }
@@ -75,11 +80,22 @@ impl Control {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         if let (&Method::GET, ["v1", "identity"]) = (request.method(), segments.as_slice()) {
-            let proof = prove(&self.token, parameter(&query, "nonce").unwrap_or_default(), &self.file);
-            return json(&Identity { file: self.file.clone(), proof });
+            let proof = prove(
+                &self.token,
+                parameter(&query, "nonce").unwrap_or_default(),
+                &self.file,
+            );
+            return json(&Identity {
+                file: self.file.clone(),
+                proof,
+            });
         }
         if !self.is_server(&request) {
-            let error = Error::new(ErrorKind::Forbidden, "control vault", "the control token is wrong");
+            let error = Error::new(
+                ErrorKind::Forbidden,
+                "control vault",
+                "the control token is wrong",
+            );
             return refuse(&error, StatusCode::UNAUTHORIZED);
         }
         match self.call(&segments, &query, request).await {
@@ -89,8 +105,13 @@ impl Control {
     }
 
     fn is_server(&self, request: &Request<Incoming>) -> bool {
-        let presented = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        presented.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|token| self.token.matches(token))
+        let presented = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        presented
+            .and_then(|value| value.strip_prefix("Bearer "))
+            .is_some_and(|token| self.token.matches(token))
     }
 
     async fn call(&self, segments: &[&str], query: &str, request: Request<Incoming>) -> Result<Answer> {
@@ -106,12 +127,18 @@ impl Control {
             (Method::PUT, ["v1", "sandboxes", sandbox]) => {
                 let call: AttachSandbox = document(request).await?;
                 let stubs = service.attach(sandbox.parse()?, &call.names).await?;
-                Ok(json(&AttachedStubs { base: stubs.base, stubs: stubs.stubs }))
+                Ok(json(&AttachedStubs {
+                    base: stubs.base,
+                    stubs: stubs.stubs,
+                }))
             }
             (Method::PUT, ["v1", "sandboxes", sandbox, "grants"]) => {
                 let call: Vec<GrantValue> = document(request).await?;
-                let grant =
-                    |call: GrantValue| Grant { name: call.name, value: Secret::new(call.value), hosts: call.hosts };
+                let grant = |call: GrantValue| Grant {
+                    name: call.name,
+                    value: Secret::new(call.value),
+                    hosts: call.hosts,
+                };
                 service.grant(sandbox.parse()?, &call.into_iter().map(grant).collect::<Vec<_>>())?;
                 Ok(done())
             }
@@ -120,14 +147,18 @@ impl Control {
                 Ok(done())
             }
             (Method::GET, ["v1", "receipts"]) => self.receipts(query),
-            (Method::GET, ["v1", "presence"]) => {
-                Ok(Response::new(Either::Right(Presence::new(Arc::clone(&self.servers)))))
-            }
+            (Method::GET, ["v1", "presence"]) => Ok(Response::new(Either::Right(Presence::new(Arc::clone(
+                &self.servers,
+            ))))),
             (Method::POST, ["v1", "shutdown"]) => {
                 self.end.cancel();
                 Ok(done())
             }
-            _ => Err(Error::new(ErrorKind::NotFound, "control vault", "there is no such call")),
+            _ => Err(Error::new(
+                ErrorKind::NotFound,
+                "control vault",
+                "there is no such call",
+            )),
         }
     }
 
@@ -144,18 +175,31 @@ impl Control {
         let sandbox: Option<SandboxId> = parameter(query, "sandbox").map(str::parse).transpose()?;
         let number = |name| parameter(query, name).and_then(|text| text.parse::<u64>().ok());
         let limit = usize::try_from(number("limit").unwrap_or(100)).unwrap_or(usize::MAX);
-        let receipts = self.service.receipts(sandbox, number("after").unwrap_or(0), limit);
+        let receipts = self
+            .service
+            .receipts(sandbox, number("after").unwrap_or(0), limit);
         Ok(json(&ReceiptList { receipts }))
     }
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
 }
 
 async fn document<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T> {
-    let invalid = || Error::new(ErrorKind::Invalid, "control vault", "the document is not the one of this call");
-    let body = Limited::new(request.into_body(), LARGEST_CALL).collect().await.map_err(|_| invalid())?;
+    let invalid = || {
+        Error::new(
+            ErrorKind::Invalid,
+            "control vault",
+            "the document is not the one of this call",
+        )
+    };
+    let body = Limited::new(request.into_body(), LARGEST_CALL)
+        .collect()
+        .await
+        .map_err(|_| invalid())?;
     // The parser's message can quote a value, so it is left out.
     serde_json::from_slice(&body.to_bytes()).map_err(|_| invalid())
 }
@@ -163,7 +207,9 @@ async fn document<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T> 
 fn json(document: &impl Serialize) -> Answer {
     let bytes = serde_json::to_vec(document).unwrap_or_default();
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(bytes))));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
@@ -222,7 +268,10 @@ impl Body for Presence {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         Poll::Pending
     }
 }

@@ -13,7 +13,12 @@ use tokio::time::Instant;
 const LONGEST_SOCKET_PATH: usize = 100;
 
 pub(crate) fn failed(what: &'static str, path: &Path, error: io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, what, format!("{} is not usable", path.display())).with_source(error)
+    Error::new(
+        ErrorKind::Unavailable,
+        what,
+        format!("{} is not usable", path.display()),
+    )
+    .with_source(error)
 }
 
 /// The folder exists and is open to its owner only.
@@ -31,8 +36,12 @@ pub(crate) fn ensure_folder(folder: &Path) -> Result<()> {
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let write = || -> io::Result<()> {
         let fresh = path.with_extension("new");
-        let mut file =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
         file.write_all(bytes)?;
         fs::rename(&fresh, path)
@@ -85,7 +94,10 @@ pub(crate) fn socket_path(folder: &Path) -> Result<(PathBuf, Option<File>)> {
         return Ok((path, None));
     }
     let folder = File::open(folder).map_err(|error| failed("open vault folder", folder, error))?;
-    Ok((PathBuf::from(format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd())), Some(folder)))
+    Ok((
+        PathBuf::from(format!("/proc/self/fd/{}/control.sock", folder.as_raw_fd())),
+        Some(folder),
+    ))
 }
 
 #[cfg(test)]
@@ -97,7 +109,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let held = lock(&path, Duration::ZERO).await.unwrap();
-        assert_eq!(lock(&path, Duration::ZERO).await.unwrap_err().kind(), ErrorKind::WrongState);
+        assert_eq!(
+            lock(&path, Duration::ZERO).await.unwrap_err().kind(),
+            ErrorKind::WrongState
+        );
         drop(held);
         assert!(lock(&path, Duration::ZERO).await.is_ok());
     }

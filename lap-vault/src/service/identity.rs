@@ -58,7 +58,13 @@ mod tests {
 
     #[test]
     fn a_proof_covers_the_nonce_and_every_claim() {
-        let file = PidFile { pid: 1, started: 2, boot: "b".to_owned(), port: 3, protocol: PROTOCOL };
+        let file = PidFile {
+            pid: 1,
+            started: 2,
+            boot: "b".to_owned(),
+            port: 3,
+            protocol: PROTOCOL,
+        };
         let token = Secret::new("token");
         let proof = prove(&token, "n", &file);
         assert_ne!(proof, prove(&token, "m", &file));

@@ -12,7 +12,9 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// Names one folder for as long as it exists.
 fn folder_id(folder: &Path) -> Option<(u64, u64)> {
-    std::fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    std::fs::metadata(folder)
+        .ok()
+        .map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Ends when the vault is of no more use, and says why.

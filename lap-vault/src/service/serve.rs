@@ -57,7 +57,12 @@ pub async fn serve(config: ServeConfig) -> Result<()> {
     });
     let path = folder.join("vault.json");
     let bytes = serde_json::to_vec(&file).map_err(|error| {
-        Error::new(ErrorKind::Internal, "start vault", "the pid file has no JSON form").with_source(error)
+        Error::new(
+            ErrorKind::Internal,
+            "start vault",
+            "the pid file has no JSON form",
+        )
+        .with_source(error)
     })?;
     write_atomically(&path, &bytes)?;
     tracing::info!(port = service.port(), pid = file.pid, "the vault serves");
@@ -92,10 +97,16 @@ async fn run(config: &ServeConfig, control: &Arc<Control>, listener: UnixListene
 fn harden() {
     // A session leader already has a session of its own.
     let _ = rustix::process::setsid();
-    let no_core = Rlimit { current: Some(0), maximum: Some(0) };
+    let no_core = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     let steps = [
         ("core dumps", rustix::process::setrlimit(Resource::Core, no_core)),
-        ("debuggers", rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)),
+        (
+            "debuggers",
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable),
+        ),
     ];
     for (what, outcome) in steps {
         if let Err(error) = outcome {
@@ -116,15 +127,29 @@ fn control_socket(folder: &Path) -> Result<(UnixListener, Option<std::fs::File>)
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         Ok(listener)
     };
-    Ok((bind().map_err(|error| failed("open control socket", &path, error))?, handle))
+    Ok((
+        bind().map_err(|error| failed("open control socket", &path, error))?,
+        handle,
+    ))
 }
 
 fn pid_file(port: u16) -> Result<PidFile> {
     let pid = std::process::id();
-    let started = started(pid)
-        .ok_or_else(|| Error::new(ErrorKind::Unavailable, "start vault", "/proc does not show this process"))?;
+    let started = started(pid).ok_or_else(|| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "start vault",
+            "/proc does not show this process",
+        )
+    })?;
     let mut boot = [0; 16];
     SystemEntropy::new().fill(&mut boot);
     let boot = uuid::Builder::from_random_bytes(boot).into_uuid().to_string();
-    Ok(PidFile { pid, started, boot, port, protocol: PROTOCOL })
+    Ok(PidFile {
+        pid,
+        started,
+        boot,
+        port,
+        protocol: PROTOCOL,
+    })
 }

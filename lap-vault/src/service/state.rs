@@ -37,18 +37,26 @@ impl State {
         let mut root = [0; 32];
         entropy.fill(&mut root);
         let root_key = sealer.seal(CONTEXT, &root, entropy)?;
-        Ok(Self { port: None, root_key, sandboxes: BTreeMap::new() })
+        Ok(Self {
+            port: None,
+            root_key,
+            sandboxes: BTreeMap::new(),
+        })
     }
 
     /// The root key in the clear.
     pub(super) fn root_key(&self, sealer: &Sealer) -> Result<[u8; 32]> {
         let bytes = sealer.open(CONTEXT, &self.root_key)?;
-        bytes.try_into().map_err(|_| corrupt("the root key has another length"))
+        bytes
+            .try_into()
+            .map_err(|_| corrupt("the root key has another length"))
     }
 
     /// Which sandboxes were attached, with the names of their stubs.
     pub(super) fn attached(&self) -> impl Iterator<Item = (SandboxId, &BTreeSet<String>)> {
-        self.sandboxes.iter().map(|(sandbox, names)| (SandboxId::from_uuid(*sandbox), names))
+        self.sandboxes
+            .iter()
+            .map(|(sandbox, names)| (SandboxId::from_uuid(*sandbox), names))
     }
 }
 
@@ -62,8 +70,12 @@ impl StateFile {
     /// A file that cannot be read (another encryption key, damage) is set aside and a fresh state begins. Its
     /// stubs stop working, which fails closed; refusing to start would stop every sandbox instead.
     pub(super) fn load(&self, sealer: &Sealer, entropy: &dyn Entropy) -> Result<State> {
-        let Some(path) = &self.0 else { return State::fresh(sealer, entropy) };
-        let Some(bytes) = read(path)? else { return State::fresh(sealer, entropy) };
+        let Some(path) = &self.0 else {
+            return State::fresh(sealer, entropy);
+        };
+        let Some(bytes) = read(path)? else {
+            return State::fresh(sealer, entropy);
+        };
         match parse(&bytes).and_then(|state| state.root_key(sealer).map(|_| state)) {
             Ok(state) => Ok(state),
             Err(error) => {
@@ -89,7 +101,12 @@ impl StateFile {
             sandboxes: state.sandboxes.clone(),
         };
         let bytes = serde_json::to_vec(&stored).map_err(|error| {
-            Error::new(ErrorKind::Internal, "write vault state", "the state has no JSON form").with_source(error)
+            Error::new(
+                ErrorKind::Internal,
+                "write vault state",
+                "the state has no JSON form",
+            )
+            .with_source(error)
         })?;
         write_atomically(path, &bytes)
     }
@@ -97,7 +114,8 @@ impl StateFile {
 
 fn parse(bytes: &[u8]) -> Result<State> {
     // The parser's message is left out: it can quote what it read.
-    let stored: Stored = serde_json::from_slice(bytes).map_err(|_| corrupt("the file is not a vault state"))?;
+    let stored: Stored =
+        serde_json::from_slice(bytes).map_err(|_| corrupt("the file is not a vault state"))?;
     if stored.version != VERSION {
         return Err(corrupt("the file was written by another version"));
     }
@@ -106,7 +124,11 @@ fn parse(bytes: &[u8]) -> Result<State> {
         .ok()
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .ok_or_else(|| corrupt("the root key is damaged"))?;
-    Ok(State { port: stored.port, root_key: Sealed::from_text(root_key), sandboxes: stored.sandboxes })
+    Ok(State {
+        port: stored.port,
+        root_key: Sealed::from_text(root_key),
+        sandboxes: stored.sandboxes,
+    })
 }
 
 fn corrupt(message: &str) -> Error {
@@ -128,7 +150,9 @@ mod tests {
         let (sealer, entropy) = (Sealer::from_base64(KEY).unwrap(), SeededEntropy::new(1));
         let mut state = file.load(&sealer, &entropy).unwrap();
         state.port = Some(4321);
-        state.sandboxes.insert(Uuid::from_u128(7), BTreeSet::from(["LITELLM_API_KEY".to_owned()]));
+        state
+            .sandboxes
+            .insert(Uuid::from_u128(7), BTreeSet::from(["LITELLM_API_KEY".to_owned()]));
         file.store(&state).unwrap();
         assert_eq!(file.load(&sealer, &entropy).unwrap(), state);
         let text = std::fs::read_to_string(file.0.as_ref().unwrap()).unwrap();

@@ -56,7 +56,13 @@ impl VaultService {
     /// # Errors
     /// `Unavailable` when the folder is not usable or no port can be had.
     pub async fn start(parts: Parts) -> Result<Arc<Self>> {
-        let Parts { folder, sealer, limits, clock, entropy } = parts;
+        let Parts {
+            folder,
+            sealer,
+            limits,
+            clock,
+            entropy,
+        } = parts;
         let file = StateFile(folder.as_deref().map(|folder| folder.join("state.json")));
         let mut state = file.load(&sealer, entropy.as_ref())?;
         let listener = listen(&state, entropy.as_ref()).await?;
@@ -72,7 +78,13 @@ impl VaultService {
         let relay = Arc::new(Relay::new(tables, receipts, limits, clock));
         let stop = CancellationToken::new();
         tokio::spawn(Arc::clone(&relay).serve(listener, stop.clone()));
-        Ok(Arc::new(Self { relay, port, file, state: Mutex::new(state), stop }))
+        Ok(Arc::new(Self {
+            relay,
+            port,
+            file,
+            state: Mutex::new(state),
+            stop,
+        }))
     }
 
     /// The relay's port.
@@ -90,7 +102,9 @@ impl VaultService {
     /// # Errors
     /// `Invalid` for a base that is no URL or roots that are no certificates; the gateway stays what it was.
     pub fn set_gateway(&self, base: &str, extra_roots: Option<&str>) -> Result<()> {
-        self.relay.tables.set_gateway(Gateway::new(base, extra_roots, &self.relay.limits)?);
+        self.relay
+            .tables
+            .set_gateway(Gateway::new(base, extra_roots, &self.relay.limits)?);
         Ok(())
     }
 
@@ -110,7 +124,10 @@ impl VaultService {
             known.extend(names);
             self.store(&state).await?;
         }
-        Ok(Stubs { base: self.base(), stubs })
+        Ok(Stubs {
+            base: self.base(),
+            stubs,
+        })
     }
 
     /// The sandbox's stubs are redeemed with these values from now on.
@@ -121,9 +138,14 @@ impl VaultService {
     pub fn grant(&self, sandbox: SandboxId, grants: &[Grant]) -> Result<()> {
         let credential = |grant: &Grant| {
             let binding = binding(&grant.name, &grant.hosts)?;
-            Ok((grant.name.clone(), Credential::new(&grant.name, grant.value.clone(), binding)?))
+            Ok((
+                grant.name.clone(),
+                Credential::new(&grant.name, grant.value.clone(), binding)?,
+            ))
         };
-        self.relay.tables.grant(sandbox, grants.iter().map(credential).collect::<Result<_>>()?)
+        self.relay
+            .tables
+            .grant(sandbox, grants.iter().map(credential).collect::<Result<_>>()?)
     }
 
     /// The sandbox's stubs are dead, its values forgotten and its exchanges cut. Idempotent.
@@ -153,7 +175,10 @@ impl VaultService {
 
     /// The gateway's base URL, once there is one.
     pub fn gateway(&self) -> Option<String> {
-        self.relay.tables.gateway().map(|gateway| gateway.base.to_string())
+        self.relay
+            .tables
+            .gateway()
+            .map(|gateway| gateway.base.to_string())
     }
 
     /// Receipts of a sandbox (or, without one, of unknown callers) after a number, oldest first.
@@ -173,9 +198,11 @@ impl VaultService {
 
     async fn store(&self, state: &State) -> Result<()> {
         let (file, state) = (self.file.clone(), state.clone());
-        tokio::task::spawn_blocking(move || file.store(&state)).await.map_err(|error| {
-            Error::new(ErrorKind::Internal, "write vault state", "the task ended").with_source(error)
-        })?
+        tokio::task::spawn_blocking(move || file.store(&state))
+            .await
+            .map_err(|error| {
+                Error::new(ErrorKind::Internal, "write vault state", "the task ended").with_source(error)
+            })?
     }
 }
 
@@ -197,13 +224,20 @@ async fn listen(state: &State, entropy: &dyn Entropy) -> Result<TcpListener> {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     if state.port.is_some() && !state.sandboxes.is_empty() {
-        tracing::error!(port = state.port, "the relay's port was taken; running sandboxes lose their model gateway");
+        tracing::error!(
+            port = state.port,
+            "the relay's port was taken; running sandboxes lose their model gateway"
+        );
     }
     bind(None, entropy).await.map_err(|error| no_port(&error))
 }
 
 fn no_port(error: &std::io::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "start model relay", format!("no loopback port can be had ({error})"))
+    Error::new(
+        ErrorKind::Unavailable,
+        "start model relay",
+        format!("no loopback port can be had ({error})"),
+    )
 }
 
 /// The platform's own key goes to the gateway; everything else goes where it was said to go and nowhere else.
@@ -211,6 +245,12 @@ fn binding(name: &str, hosts: &[String]) -> Result<Binding> {
     if name == GATEWAY_KEY && hosts.is_empty() {
         return Ok(Binding::to_gateway());
     }
-    let hosts = hosts.iter().map(|host| HostRule::parse(host)).collect::<Result<_>>()?;
-    Ok(Binding { hosts, ..Binding::default() })
+    let hosts = hosts
+        .iter()
+        .map(|host| HostRule::parse(host))
+        .collect::<Result<_>>()?;
+    Ok(Binding {
+        hosts,
+        ..Binding::default()
+    })
 }

@@ -1,6 +1,12 @@
 //! A real upstream that does what a test tells it, a vault in front of it, and a client.
 
-#![allow(dead_code, unreachable_pub, missing_debug_implementations, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    missing_docs,
+    reason = "each test binary uses a part of it"
+)]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -69,7 +75,9 @@ impl Drop for DropCounter {
 }
 
 fn full(bytes: impl Into<Bytes>) -> AnyBody {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed()
+    Full::new(bytes.into())
+        .map_err(|never: Infallible| match never {})
+        .boxed()
 }
 
 impl Upstream {
@@ -93,7 +101,9 @@ impl Upstream {
                         let upstream = Arc::clone(&upstream);
                         async move { Ok::<_, Infallible>(upstream.answer(request).await) }
                     });
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -111,7 +121,11 @@ impl Upstream {
     async fn answer(&self, request: Request<Incoming>) -> Response<AnyBody> {
         self.arrived.fetch_add(1, Ordering::SeqCst);
         let (parts, mut body) = request.into_parts();
-        let mode = parts.headers.get("x-mode").map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let mode = parts
+            .headers
+            .get("x-mode")
+            .map(|v| v.to_str().unwrap().to_owned())
+            .unwrap_or_default();
         let mut counter = DropCounter(Arc::clone(&self.dropped), false);
         let mut body_bytes = 0;
         let mut text = Vec::new();
@@ -154,7 +168,8 @@ impl Upstream {
                 use base64::Engine as _;
                 let encoded = base64::engine::general_purpose::STANDARD.encode(key);
                 let quoted = serde_json::Value::from(key).to_string();
-                let text = format!("{{\"error\":\"wrong key {key}\",\"b64\":\"{encoded}\",\"quoted\":{quoted}}}");
+                let text =
+                    format!("{{\"error\":\"wrong key {key}\",\"b64\":\"{encoded}\",\"quoted\":{quoted}}}");
                 builder
                     .status(401)
                     .header("x-echo", key.replace('\n', " "))
@@ -163,11 +178,19 @@ impl Upstream {
                     .body(full(text))
                     .unwrap()
             }
-            "gzip" => builder.header("content-encoding", "gzip").body(full("\u{1f}not really")).unwrap(),
-            "redirect" => {
-                builder.status(302).header("location", format!("http://evil.example/?k={CANARY}")).body(full("")).unwrap()
-            }
-            "steps" | "endless" => builder.header("content-type", "text/event-stream").body(full("")).unwrap(),
+            "gzip" => builder
+                .header("content-encoding", "gzip")
+                .body(full("\u{1f}not really"))
+                .unwrap(),
+            "redirect" => builder
+                .status(302)
+                .header("location", format!("http://evil.example/?k={CANARY}"))
+                .body(full(""))
+                .unwrap(),
+            "steps" | "endless" => builder
+                .header("content-type", "text/event-stream")
+                .body(full(""))
+                .unwrap(),
             "big" => builder.body(full(vec![b'x'; 8 << 20])).unwrap(),
             _ => builder
                 .header("content-type", "application/json")
@@ -246,7 +269,11 @@ pub fn fresh_sandbox() -> SandboxId {
 }
 
 pub fn key_grant() -> Grant {
-    Grant { name: GATEWAY_KEY.to_owned(), value: Secret::new(CANARY), hosts: Vec::new() }
+    Grant {
+        name: GATEWAY_KEY.to_owned(),
+        value: Secret::new(CANARY),
+        hosts: Vec::new(),
+    }
 }
 
 impl Rig {
@@ -261,7 +288,13 @@ impl Rig {
         let sandbox = fresh_sandbox();
         let stubs = service.attach(sandbox, &Default::default()).await.unwrap();
         service.grant(sandbox, &[key_grant()]).unwrap();
-        Self { upstream, sandbox, stub: stubs.stubs[GATEWAY_KEY].clone(), base: stubs.base, service }
+        Self {
+            upstream,
+            sandbox,
+            stub: stubs.stubs[GATEWAY_KEY].clone(),
+            base: stubs.base,
+            service,
+        }
     }
 
     pub fn post(&self, mode: &str) -> http::request::Builder {
@@ -292,7 +325,10 @@ pub async fn whole(response: Response<Incoming>) -> (u16, String, String) {
 /// The reason code of a refusal.
 pub async fn refusal(response: Response<Incoming>) -> (u16, String) {
     let (status, head, text) = whole(response).await;
-    assert!(head.contains("application/problem+json"), "{status} {head} {text}");
+    assert!(
+        head.contains("application/problem+json"),
+        "{status} {head} {text}"
+    );
     let document: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(document["status"], status);
     (status, document["code"].as_str().unwrap().to_owned())

@@ -1,0 +1,8 @@
+//! The server's side: finding, starting, watching and steering the vault.
+
+mod client;
+mod local;
+mod process;
+
+pub use local::{LocalVault, LocalVaultConfig};
+pub use process::{VaultCommand, VaultProcessConfig};
