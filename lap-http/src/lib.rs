@@ -1,1 +1,31 @@
 //! LAP's HTTP API as a tower service.
+//!
+//! [`router`] turns an [`Engine`](lap_core::engine::Engine) into an [`axum::Router`] that is served on its own or
+//! mounted in a host's application. Who may call it is the host's choice: see [`Authenticator`].
+//!
+//! Paths, names and shapes are those of the original system, so its clients go on working; `docs/compat.md` lists
+//! every deviation. The API describes itself under `/api/openapi.json` ([`openapi_json`]).
+
+mod agents;
+mod app;
+mod auth;
+mod body;
+mod events;
+mod idempotency;
+mod messages;
+mod openapi;
+mod options;
+mod path;
+mod problem;
+mod query;
+mod request;
+mod router;
+mod service;
+mod sessions;
+mod turns;
+mod wire;
+
+pub use auth::{Authenticator, MasterKey, Refusal};
+pub use options::{HttpOptions, RenderMetrics};
+pub use request::RequestId;
+pub use router::{openapi_json, router};
