@@ -1,0 +1,171 @@
+//! The life of one sandbox's first process, from its start or its adoption to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use lap_core::id::SandboxId;
+use rustix::process::{Signal, WaitIdStatus};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+
+use crate::log;
+use crate::process::{Identity, Process};
+use crate::record::EndpointFile;
+
+/// How often the log is looked at.
+const UPKEEP: Duration = Duration::from_secs(10);
+/// How often a process is looked at where the system cannot tell its end.
+const FALLBACK: Duration = Duration::from_secs(1);
+/// How much of the log goes into a reason.
+const REASON_LINES: usize = 8;
+const REASON_BYTES: u64 = 2048;
+
+/// A running sandbox, or one that has ended while this server ran.
+#[derive(Debug)]
+pub(crate) struct Life {
+    sandbox: SandboxId,
+    folder: PathBuf,
+    process: Process,
+    address: OnceLock<SocketAddr>,
+    /// Why this server ended it.
+    verdict: OnceLock<&'static str>,
+    end: watch::Sender<Option<String>>,
+}
+
+impl Life {
+    pub(crate) fn new(sandbox: SandboxId, folder: PathBuf, process: Process) -> Self {
+        Self {
+            sandbox,
+            folder,
+            process,
+            address: OnceLock::new(),
+            verdict: OnceLock::new(),
+            end: watch::Sender::new(None),
+        }
+    }
+
+    pub(crate) const fn identity(&self) -> Identity {
+        self.process.identity()
+    }
+
+    /// Where it answers, once it has said so. Only the word of this very process counts.
+    pub(crate) fn address(&self) -> io::Result<Option<SocketAddr>> {
+        if let Some(address) = self.address.get() {
+            return Ok(Some(*address));
+        }
+        let file = EndpointFile::read(&self.folder, self.sandbox)?;
+        let Some(file) = file.filter(|file| file.identity == self.identity()) else {
+            return Ok(None);
+        };
+        Ok(Some(*self.address.get_or_init(|| file.address)))
+    }
+
+    /// Why it ended, if it has.
+    pub(crate) fn end(&self) -> Option<String> {
+        self.end.borrow().clone()
+    }
+
+    /// Waits for its end, at most this long.
+    pub(crate) async fn has_ended(&self, within: Duration) -> bool {
+        let mut end = self.end.subscribe();
+        tokio::time::timeout(within, end.wait_for(Option::is_some))
+            .await
+            .is_ok()
+    }
+
+    /// Asks it to end; the reason is told with the end.
+    pub(crate) fn ask_to_end(&self, reason: &'static str) -> io::Result<()> {
+        self.verdict.get_or_init(|| reason);
+        self.process.signal(Signal::TERM)
+    }
+
+    /// Kills the first process. What runs below it is left to `stop`.
+    pub(crate) fn kill(&self, reason: &'static str) -> io::Result<()> {
+        self.verdict.get_or_init(|| reason);
+        self.process.signal(Signal::KILL)
+    }
+
+    /// Waits for the end, keeps the log bounded meanwhile, and tells the reason; `patience` is how long the address
+    /// may take.
+    pub(crate) async fn supervise(self: Arc<Self>, patience: Duration) -> String {
+        let mut ended = std::pin::pin!(self.wait());
+        let mut too_late = std::pin::pin!(tokio::time::sleep(patience));
+        let mut awaits_address = true;
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        upkeep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = &mut ended => break,
+                () = &mut too_late, if awaits_address => {
+                    awaits_address = false;
+                    self.give_up_without_address();
+                }
+                _ = upkeep.tick() => self.keep_log_bounded().await,
+            }
+        }
+        let status = self.process.reap();
+        let reason = self.reason(status.as_ref());
+        self.end.send_replace(Some(reason.clone()));
+        reason
+    }
+
+    async fn wait(&self) {
+        match self.process.as_fd().try_clone_to_owned().and_then(watch_handle) {
+            Ok(handle) if handle.readable().await.is_ok() => {}
+            // Without room for one more registration the process is looked at now and then.
+            _ => {
+                while !self.process.has_ended(0) {
+                    tokio::time::sleep(FALLBACK).await;
+                }
+            }
+        }
+    }
+
+    fn give_up_without_address(&self) {
+        if !matches!(self.address(), Ok(Some(_))) {
+            // Fails only for processes that this user may not signal, and those are not adopted.
+            let _ = self.kill("it did not tell its address in time and was killed");
+        }
+    }
+
+    async fn keep_log_bounded(&self) {
+        let folder = self.folder.clone();
+        let trimmed = tokio::task::spawn_blocking(move || log::trim(&folder)).await;
+        if let Ok(Err(error)) = trimmed {
+            tracing::debug!(sandbox = %self.sandbox, %error, "the log of a sandbox cannot be kept bounded");
+        }
+    }
+
+    fn reason(&self, status: Option<&WaitIdStatus>) -> String {
+        if let Some(verdict) = self.verdict.get() {
+            return (*verdict).to_owned();
+        }
+        let how = match status.map(|status| (status.exit_status(), status.terminating_signal())) {
+            Some((Some(code), _)) => format!("sandboxd ended with exit status {code}"),
+            Some((None, Some(signal))) => format!("sandboxd was killed by signal {signal}"),
+            _ => "sandboxd has ended".to_owned(),
+        };
+        with_last_lines(how, &self.folder)
+    }
+}
+
+#[expect(
+    deprecated,
+    reason = "the replacement is unsafe to call; the concern, a handle that closes early, is void for an owned one"
+)]
+fn watch_handle(handle: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, Interest::READABLE)
+}
+
+/// Adds what the sandbox printed last.
+pub(crate) fn with_last_lines(how: String, folder: &Path) -> String {
+    match log::last_lines(folder, REASON_LINES, REASON_BYTES) {
+        Ok(lines) if !lines.is_empty() => format!("{how}: {lines}"),
+        _ => how,
+    }
+}

@@ -1,0 +1,13 @@
+//! Processes: which one is meant, which belong to a sandbox, how they end.
+
+mod identity;
+mod kill;
+mod members;
+mod table;
+
+pub(crate) use identity::{Identity, Process, boot_id, identity_of};
+pub(crate) use kill::{kill_all, terminate};
+pub(crate) use members::Quarry;
+
+/// By this variable everything that runs in a sandbox is recognised, whoever started it.
+pub(crate) const MARKER: &str = "LAP_SANDBOX_ID";

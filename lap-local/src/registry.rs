@@ -1,0 +1,196 @@
+//! What this server knows about the sandboxes of its data folder.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lap_core::id::{InstanceId, SandboxId};
+use lap_core::runtime::RuntimeEvent;
+use tokio::runtime::Handle;
+
+use crate::life::{Life, with_last_lines};
+use crate::process::{Identity, Process};
+use crate::record::{EndpointFile, Record};
+use crate::watch::Watchers;
+
+/// What one look at a sandbox shows.
+#[derive(Debug)]
+pub(crate) enum Sight {
+    /// Nothing.
+    Absent,
+    /// It belongs to another installation.
+    Foreign,
+    /// Its folder is there, but it was not started yet.
+    Planned,
+    /// It runs.
+    Alive(Arc<Life>),
+    /// It has ended, for this reason; its folder is still there.
+    Ended(String),
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Registry {
+    sandboxes: PathBuf,
+    instance: InstanceId,
+    boot_id: String,
+    patience: Duration,
+    tasks: Handle,
+    watchers: Arc<Watchers>,
+    lives: Mutex<HashMap<SandboxId, Arc<Life>>>,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        sandboxes: PathBuf,
+        instance: InstanceId,
+        boot_id: String,
+        patience: Duration,
+        tasks: Handle,
+    ) -> Self {
+        let watchers = Arc::default();
+        Self {
+            sandboxes,
+            instance,
+            boot_id,
+            patience,
+            tasks,
+            watchers,
+            lives: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn folder(&self, sandbox: SandboxId) -> PathBuf {
+        self.sandboxes.join(sandbox.to_string())
+    }
+
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.boot_id
+    }
+
+    pub(crate) fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
+    }
+
+    pub(crate) fn tasks(&self) -> &Handle {
+        &self.tasks
+    }
+
+    fn lives(&self) -> MutexGuard<'_, HashMap<SandboxId, Arc<Life>>> {
+        // Nothing that runs under the lock leaves the map half changed.
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sandbox as this server remembers it, else as its folder and the table of processes show it. One that runs
+    /// is adopted: from now on its end is noticed.
+    pub(crate) fn look(&self, sandbox: SandboxId) -> io::Result<Sight> {
+        // The lock is held throughout, so that two callers do not adopt the same sandbox twice.
+        let mut lives = self.lives();
+        if let Some(life) = lives.get(&sandbox) {
+            return Ok(life
+                .end()
+                .map_or_else(|| Sight::Alive(Arc::clone(life)), Sight::Ended));
+        }
+        let folder = self.folder(sandbox);
+        if !folder.is_dir() {
+            return Ok(Sight::Absent);
+        }
+        // A record that a power failure tore names nobody. Its processes are gone with the power; whoever asks for the
+        // sandbox by its id knows it, and so it is treated as ours and not started.
+        let record = Record::read(&folder)?;
+        if record
+            .as_ref()
+            .is_some_and(|record| record.instance != self.instance)
+        {
+            return Ok(Sight::Foreign);
+        }
+        let root = record.and_then(|record| record.root);
+        let was_started = root.is_some();
+        let candidate = match root {
+            Some(root) => (root.boot_id == self.boot_id).then_some(root.identity),
+            // A server that was killed between starting a sandbox and writing that down.
+            None => EndpointFile::read(&folder, sandbox)?.map(|file| file.identity),
+        };
+        if let Some(process) = candidate
+            .map(|identity| open_marked(identity, sandbox))
+            .transpose()?
+            .flatten()
+        {
+            tracing::info!(%sandbox, pid = process.identity().pid, "adopted a running sandbox");
+            let life = self.begin(sandbox, process);
+            lives.insert(sandbox, Arc::clone(&life));
+            return Ok(Sight::Alive(life));
+        }
+        if was_started {
+            return Ok(Sight::Ended(with_last_lines(
+                "sandboxd ended while no server watched it".to_owned(),
+                &folder,
+            )));
+        }
+        Ok(Sight::Planned)
+    }
+
+    /// Remembers the process that `start` makes as the sandbox's first. Nobody can look in between.
+    pub(crate) fn start<T>(
+        &self,
+        sandbox: SandboxId,
+        start: impl FnOnce() -> io::Result<(Process, T)>,
+    ) -> io::Result<(Arc<Life>, T)> {
+        let mut lives = self.lives();
+        let (process, other) = start()?;
+        let life = self.begin(sandbox, process);
+        lives.insert(sandbox, Arc::clone(&life));
+        Ok((life, other))
+    }
+
+    fn begin(&self, sandbox: SandboxId, process: Process) -> Arc<Life> {
+        let life = Arc::new(Life::new(sandbox, self.folder(sandbox), process));
+        let (watchers, supervised, patience) = (Arc::clone(&self.watchers), Arc::clone(&life), self.patience);
+        self.tasks.spawn(async move {
+            let reason = supervised.supervise(patience).await;
+            tracing::info!(%sandbox, reason, "a sandbox has ended");
+            watchers.tell(&RuntimeEvent::Gone { sandbox, reason });
+        });
+        life
+    }
+
+    /// What this server remembers, without looking at the folder.
+    pub(crate) fn remembered(&self, sandbox: SandboxId) -> Option<Arc<Life>> {
+        self.lives().get(&sandbox).map(Arc::clone)
+    }
+
+    /// Nothing of the sandbox is left.
+    pub(crate) fn forget(&self, sandbox: SandboxId) {
+        self.lives().remove(&sandbox);
+    }
+
+    /// Every sandbox of this instance that has a folder. Blocking.
+    pub(crate) fn on_disk(&self) -> io::Result<Vec<SandboxId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.sandboxes)? {
+            let name = entry?.file_name();
+            let Some(sandbox) = name.to_str().and_then(|name| name.parse::<SandboxId>().ok()) else {
+                continue;
+            };
+            match Record::read(&self.folder(sandbox)) {
+                Ok(Some(record)) if record.instance == self.instance => found.push(sandbox),
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::warn!(%sandbox, "a sandbox folder has no readable record and is left alone")
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The process if it still is the one that is meant and says itself that it belongs to the sandbox. The record and the
+/// endpoint file can be forged from inside; the environment of a foreign process cannot.
+fn open_marked(identity: Identity, sandbox: SandboxId) -> io::Result<Option<Process>> {
+    Ok(Process::open(identity)?.filter(|process| process.has_marker(sandbox)))
+}

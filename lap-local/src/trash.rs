@@ -1,0 +1,77 @@
+//! Folders on their way out.
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lap_core::id::SandboxId;
+
+use crate::files::open_folder_at;
+use crate::folder::put_in_place;
+use crate::removal::remove_tree;
+
+/// A folder leaves its place in one step and is taken apart afterwards, so nobody ever sees half of one.
+#[derive(Debug)]
+pub(crate) struct Trash {
+    folder: PathBuf,
+    made: AtomicU64,
+}
+
+impl Trash {
+    pub(crate) const fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            made: AtomicU64::new(0),
+        }
+    }
+
+    /// A free name for a folder that is being made; what a crash leaves of it is swept at the next start.
+    pub(crate) fn draft(&self, sandbox: SandboxId) -> PathBuf {
+        let number = self.made.fetch_add(1, Ordering::Relaxed);
+        self.folder
+            .join(format!("{sandbox}.{}.{number}.new", std::process::id()))
+    }
+
+    /// Moves the folder here.
+    pub(crate) fn take(&self, path: &Path, sandbox: SandboxId) -> io::Result<()> {
+        loop {
+            let number = self.made.fetch_add(1, Ordering::Relaxed);
+            let target = self
+                .folder
+                .join(format!("{sandbox}.{}.{number}", std::process::id()));
+            // Names of an earlier process with the same number may still be here.
+            if put_in_place(path, &target)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes what is here of the sandbox. Blocking.
+    pub(crate) fn empty_of(&self, sandbox: SandboxId) -> io::Result<()> {
+        let prefix = format!("{sandbox}.");
+        self.remove(|name| name.starts_with(&prefix) && !name.ends_with(".new"))
+    }
+
+    /// Removes everything that is here now. Blocking.
+    pub(crate) fn sweep(&self) -> io::Result<()> {
+        self.remove(|_| true)
+    }
+
+    fn remove(&self, wanted: impl Fn(&str) -> bool) -> io::Result<()> {
+        let top = open_folder_at(&self.folder)?;
+        let mut failure = None;
+        for entry in fs::read_dir(&self.folder)? {
+            let name = entry?.file_name();
+            if !name.to_str().is_some_and(&wanted) {
+                continue;
+            }
+            if let Err(error) = remove_tree(&top, &CString::new(name.as_bytes())?) {
+                failure.get_or_insert(error);
+            }
+        }
+        failure.map_or(Ok(()), Err)
+    }
+}

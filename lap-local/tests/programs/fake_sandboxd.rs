@@ -1,0 +1,159 @@
+//! A stand-in for sandboxd, and for a server that is killed.
+//!
+//! `sandboxd` reads the launch document, does what its variable `FAKE` says, and writes `endpoint.json`.
+//! `server DATA SANDBOX INSTANCE` launches one sandbox through `LocalRuntime`, says so, and waits to be killed.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a program of the tests: a panic is its way to say that something is wrong"
+)]
+#![expect(clippy::print_stdout, reason = "the tests read it")]
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lap_core::blueprint::Blueprint;
+use lap_core::id::{InstanceId, SandboxId};
+use lap_core::runtime::{LaunchSpec, SandboxRuntime};
+use lap_core::token::SigningKey;
+use lap_core::vault::GatewayAccess;
+use lap_local::{LocalConfig, LocalRuntime};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments[1].as_str() {
+        "sandboxd" => sandboxd().await,
+        "deaf" => std::future::pending().await,
+        "server" => server(&arguments[2], &arguments[3], &arguments[4]).await,
+        other => panic!("unknown part {other}"),
+    }
+}
+
+async fn sandboxd() {
+    lap_local::leave_terminal().unwrap();
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid())).unwrap();
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).unwrap();
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let folder = Path::new(document["folder"].as_str().unwrap());
+    // A second start shows here.
+    let starts = std::fs::read_to_string(folder.join("state/starts")).unwrap_or_default();
+    std::fs::write(
+        folder.join("state/starts"),
+        format!("{starts}{}\n", std::process::id()),
+    )
+    .unwrap();
+    std::fs::write(
+        folder.join("state/had_token"),
+        document["git_token"].is_string().to_string(),
+    )
+    .unwrap();
+    let words = document["env"]["FAKE"].as_str().unwrap_or_default().to_owned();
+    for word in words.split_whitespace() {
+        act(word, folder).await;
+    }
+    let ignore = words.contains("stubborn");
+    let mut term = signal(SignalKind::terminate()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    announce(
+        folder,
+        document["sandbox"].as_str().unwrap(),
+        &listener.local_addr().unwrap().to_string(),
+    );
+    loop {
+        term.recv().await;
+        if !ignore {
+            return;
+        }
+    }
+}
+
+async fn act(word: &str, folder: &Path) {
+    match word {
+        "crash" => {
+            eprint_line("the workspace cannot be prepared");
+            std::process::exit(7);
+        }
+        "hang" => std::future::pending().await,
+        "stubborn" => {}
+        // Each of these loses one tie to the sandbox after the other; the last has none but its parents.
+        "daemon" => spawn(folder, "setsid sh -c 'sleep 1001 & sleep 1001' &"),
+        "cleared" => spawn(folder, "env -i setsid sh -c 'sleep 1002 & sleep 1002' &"),
+        "stranger" => spawn(Path::new("/"), "env -i setsid sh -c 'sleep 1003 & sleep 1003' &"),
+        "locked" => {
+            std::fs::create_dir_all(folder.join("workspace/locked/in")).unwrap();
+            std::fs::write(folder.join("workspace/locked/in/file"), "x").unwrap();
+            spawn(folder, "chmod 000 workspace/locked/in workspace/locked .");
+        }
+        "chatty" => (0..1000).for_each(|line| println!("line {line}")),
+        other => panic!("unknown act {other}"),
+    }
+}
+
+fn eprint_line(line: &str) {
+    use std::io::Write;
+    std::io::stderr()
+        .write_all(format!("{line}\n").as_bytes())
+        .unwrap();
+}
+
+fn spawn(at: &Path, script: &str) {
+    let status = Command::new("sh")
+        .args(["-c", script])
+        .current_dir(at)
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+fn announce(folder: &Path, sandbox: &str, address: &str) {
+    let pid = std::process::id();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let started = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .nth(19)
+        .unwrap();
+    let line = json!({
+        "address": address, "pid": pid, "started": started, "sandbox": sandbox, "boot": sandbox,
+    });
+    std::fs::write(folder.join("endpoint.json.new"), line.to_string()).unwrap();
+    std::fs::rename(folder.join("endpoint.json.new"), folder.join("endpoint.json")).unwrap();
+    println!("{line}");
+}
+
+async fn server(data: &str, sandbox: &str, instance: &str) {
+    let (sandbox, instance): (SandboxId, InstanceId) = (sandbox.parse().unwrap(), instance.parse().unwrap());
+    let config = LocalConfig::new(data, std::env::current_exe().unwrap(), instance)
+        .with_arguments(["sandboxd"])
+        .with_environment(std::env::vars_os(), &[] as &[&str]);
+    let runtime = LocalRuntime::open(config).await.unwrap();
+    let spec = LaunchSpec {
+        sandbox,
+        instance,
+        public_key: SigningKey::from_seed(&[7; 32]).unwrap().verifying_key(),
+        blueprint: serde_json::from_value::<Blueprint>(json!({
+            "protocol": 1, "image": "", "harness": "builtin", "repo_url": null, "branch": "", "requirements": null,
+            "secrets": [], "allow_out": [], "deny_out": [], "baked": {},
+        }))
+        .unwrap(),
+        env: BTreeMap::from([("FAKE".to_owned(), "daemon chatty".to_owned())]),
+        git_token: None,
+        gateway: GatewayAccess { base: "http://127.0.0.1:1".to_owned(), key: "stub".to_owned() },
+        labels: BTreeMap::new(),
+    };
+    runtime.launch(&spec).await.unwrap();
+    println!("launched");
+    std::future::pending().await
+}
