@@ -1,38 +1,59 @@
-//! The reference LAP server.
+//! The reference LAP server: configuration, backends, engine, HTTP.
 
+mod assemble;
+mod banner;
+mod child;
 mod command;
-#[expect(
-    dead_code,
-    reason = "the serving code, which reads the rest, is not part of the binary yet"
-)]
 mod config;
+mod demo_model;
+mod logging;
+mod serve;
+mod try_prompt;
 
 use std::process::ExitCode;
 
 use command::{Command, Verb, check_config, configuration, doctor, print, print_config};
-use config::GeneratedKeys;
+use config::{Flags, GeneratedKeys};
 
 fn main() -> ExitCode {
     let (verb, flags) = Command::from_process();
     match verb {
         Verb::CheckConfig => check_config::run(flags),
         Verb::Config(what) => print_config::run(&what, flags),
-        Verb::Doctor => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(doctor::run(flags)),
-            Err(error) => {
-                print::error(format!("no runtime can be started: {error}"));
-                ExitCode::FAILURE
-            }
-        },
-        Verb::Serve | Verb::Try(_) => match configuration(flags, GeneratedKeys::Keep) {
-            Ok(_) => not_yet(),
-            Err(code) => code,
-        },
-        Verb::Sandboxd | Verb::Vault => not_yet(),
+        Verb::Doctor => block_on(Threads::One, doctor::run(flags)),
+        Verb::Serve => configured(flags, GeneratedKeys::Keep, |config| block_on(Threads::Many, serve::run(config))),
+        Verb::Try(what) => configured(flags, GeneratedKeys::Preview, |config| {
+            block_on(Threads::Many, try_prompt::run(config, what))
+        }),
+        Verb::Sandboxd => block_on(Threads::One, child::sandboxd()),
+        Verb::Vault => block_on(Threads::Many, child::vault()),
     }
 }
 
-fn not_yet() -> ExitCode {
-    print::error("this command is not part of the binary yet");
-    ExitCode::FAILURE
+fn configured(
+    flags: Flags,
+    keys: GeneratedKeys,
+    run: impl FnOnce(config::Config) -> ExitCode,
+) -> ExitCode {
+    configuration(flags, keys).map_or_else(|code| code, run)
+}
+
+/// How many threads a command needs. A sandbox's own process is one of many, so it has one.
+enum Threads {
+    One,
+    Many,
+}
+
+fn block_on(threads: Threads, command: impl Future<Output = ExitCode>) -> ExitCode {
+    let mut builder = match threads {
+        Threads::One => tokio::runtime::Builder::new_current_thread(),
+        Threads::Many => tokio::runtime::Builder::new_multi_thread(),
+    };
+    match builder.enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            print::error(format!("no runtime can be started: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }

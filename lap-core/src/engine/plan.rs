@@ -66,7 +66,8 @@ pub(super) fn grants(core: &Core, opening: &Opening) -> Vec<Grant> {
     let gateway = Grant {
         name: GATEWAY_KEY.to_owned(),
         value: core.config.gateway.key.clone(),
-        hosts: vec![core.config.platform.gateway_base.clone()],
+        // The vault binds this one to the gateway, wherever that is.
+        hosts: Vec::new(),
     };
     std::iter::once(gateway)
         .chain(opening.grants.iter().cloned())

@@ -1,0 +1,129 @@
+//! From configuration to backends to engine. This is the only place that names concrete backends.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lap_core::backends::Backends;
+use lap_core::capability::Isolation;
+use lap_core::engine::{Engine, EngineConfig, Gateway as EngineGateway, Identity, Images, Platform};
+use lap_core::error::{Error, ErrorKind, Result};
+use lap_core::id::SystemEntropy;
+use lap_core::runtime::SandboxRuntime as _;
+use lap_core::seal::Sealer;
+use lap_core::secret::Secret;
+use lap_core::time::SystemClock;
+use lap_harness::SandboxdHarness;
+use lap_local::{LocalConfig, LocalRuntime};
+use lap_store_sqlite::{SqliteOptions, SqliteStore};
+use lap_vault::{LocalVault, LocalVaultConfig, VaultCommand, VaultProcessConfig};
+
+use crate::config::{Config, Database, Gateway};
+use crate::demo_model::DemoModel;
+
+/// What of the server's environment reaches its own child processes. Everything else may be secret.
+const PASSED_ON: [&str; 5] = ["PATH", "LANG", "LC_ALL", "TERM", "TZ"];
+
+/// A running platform.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    /// The engine.
+    pub(crate) engine: Engine,
+    /// The vault, to end it where the platform ends with this process.
+    pub(crate) vault: Arc<LocalVault>,
+    /// How sandboxes are kept apart.
+    pub(crate) isolation: Isolation,
+    /// The model inside the server, while it is used.
+    _demo_model: Option<DemoModel>,
+}
+
+/// Starts every part.
+///
+/// # Errors
+/// What the part says: the database that cannot be opened, the vault that does not start.
+pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
+    let clock = Arc::new(SystemClock);
+    let entropy = Arc::new(SystemEntropy::new());
+    let sealer = match &config.encryption_key {
+        Some(key) => Sealer::from_base64(key.expose())?,
+        None => Sealer::plaintext(),
+    };
+    let Database::Sqlite(path) = &config.database;
+    let store = SqliteStore::open(SqliteOptions::new(path, clock.clone())).await?;
+    let identity = Identity::load(&store, &sealer, &*entropy, &*clock).await?;
+    let program = std::env::current_exe().map_err(|error| {
+        Error::new(ErrorKind::Internal, "start", "the server cannot find its own program").with_source(error)
+    })?;
+    let demo_model = match &config.gateway {
+        Gateway::Demo => Some(start_demo(&*entropy, clock.clone()).await?),
+        Gateway::Configured { .. } => None,
+    };
+    let (gateway_base, gateway_key) = match (&config.gateway, &demo_model) {
+        (Gateway::Configured { base, key }, _) => (base.clone(), key.clone()),
+        (Gateway::Demo, Some(demo)) => (demo.base.clone(), demo.key.clone()),
+        (Gateway::Demo, None) => (String::new(), Secret::new("")),
+    };
+    let vault = Arc::new(start_vault(config, program.clone(), gateway_base).await?);
+    let local = LocalConfig::new(&config.data_dir, program, identity.instance())
+        .with_arguments(["sandboxd"])
+        .with_environment(std::env::vars_os(), &[] as &[&str])
+        .with_clock(clock.clone())
+        .with_entropy(entropy.clone());
+    let runtime = LocalRuntime::open(local).await?;
+    let isolation = runtime.capabilities().isolation;
+    let parts = Backends {
+        store: Arc::new(store),
+        runtime: Arc::new(runtime),
+        vault: vault.clone(),
+        harness: Arc::new(SandboxdHarness::new()),
+        clock,
+        entropy,
+        sealer: Arc::new(sealer),
+    };
+    let engine = Engine::start(parts, engine_config(config, gateway_key)).await?;
+    Ok(Assembled { engine, vault, isolation, _demo_model: demo_model })
+}
+
+async fn start_demo(entropy: &SystemEntropy, clock: Arc<SystemClock>) -> Result<DemoModel> {
+    let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+    DemoModel::start(any_port, entropy, clock).await.map_err(|error| {
+        Error::new(ErrorKind::Unavailable, "start demo model", "the demo model cannot listen").with_source(error)
+    })
+}
+
+async fn start_vault(config: &Config, program: PathBuf, gateway: String) -> Result<LocalVault> {
+    let command = VaultCommand {
+        program,
+        args: vec![OsString::from("vault")],
+        env: std::env::vars_os().filter(|(name, _)| PASSED_ON.iter().any(|passed| name == passed)).collect(),
+    };
+    let mut process = VaultProcessConfig::new(config.data_dir.join("vault"), command);
+    process.sealing_key.clone_from(&config.encryption_key);
+    LocalVault::process(LocalVaultConfig { gateway, gateway_roots: None }, process).await
+}
+
+fn engine_config(config: &Config, gateway_key: Secret) -> EngineConfig {
+    let plain = &config.container_env.plain;
+    let mut engine = EngineConfig::default();
+    engine.platform = Platform {
+        repo_url: config.preinstalled_repo.clone(),
+        env: plain.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        // The demo model has another address at each start, which no sandbox sees.
+        gateway_base: match &config.gateway {
+            Gateway::Demo => "demo".to_owned(),
+            Gateway::Configured { base, .. } => base.clone(),
+        },
+        revision: crate::command::VERSION.to_owned(),
+    };
+    engine.gateway = EngineGateway { key: gateway_key };
+    engine.git_token.clone_from(&config.container_env.git_token);
+    engine.images = Images {
+        default: config.images.fallback.clone(),
+        by_harness: config.images.by_harness.iter().map(|(id, image)| ((*id).to_owned(), image.clone())).collect(),
+    };
+    engine.default_harness.clone_from(&config.default_harness);
+    engine.idle_timeout = config.session_idle;
+    engine.turn_timeout = config.turn_timeout;
+    engine
+}

@@ -1,0 +1,96 @@
+//! The server: bind, assemble, serve, drain.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lap_core::error::chain;
+use lap_http::{HttpOptions, MasterKey};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::assemble::{Assembled, assemble};
+use crate::command::{VERSION, print};
+use crate::config::Config;
+use crate::{banner, logging};
+
+/// How long handlers may take to give back their work. They need milliseconds.
+const DRAIN: Duration = Duration::from_secs(20);
+/// How long connections may take to end after that.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT; a second signal ends at once.
+pub(crate) async fn run(config: Config) -> ExitCode {
+    logging::start(&config.log);
+    match serve(config).await {
+        Ok(code) => code,
+        Err(reason) => {
+            print::error(format!("lap-server: {reason}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> Result<ExitCode, String> {
+    // The port comes first: if it is taken, nothing has been touched.
+    let listener = bind(&config).await?;
+    let port = listener.local_addr().map_err(|error| error.to_string())?.port();
+    let config = config.bound_to(port);
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let metrics = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    let assembled = assemble(&config).await.map_err(|error| chain(&error))?;
+    let mut options = HttpOptions::new(MasterKey::new(config.master_key.clone()));
+    options.base_url.clone_from(&config.base_url.url);
+    options.preinstalled_repo.clone_from(&config.preinstalled_repo);
+    options.ui_username.clone_from(&config.ui_username);
+    options.build = VERSION.to_owned();
+    options.metrics = Some(std::sync::Arc::new(move || metrics.render()));
+    let app = lap_http::router(assembled.engine.clone(), options);
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(
+        axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned()).into_future(),
+    );
+    banner::print(&config, assembled.isolation);
+    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
+    let mut next_signal = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    next_signal().await;
+    tracing::info!("shutting down; sandboxes go on and the next start takes them over");
+    tokio::select! {
+        () = drain(&assembled, shutdown, serving) => {}
+        () = next_signal() => tracing::warn!("shutting down at once"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn bind(config: &Config) -> Result<TcpListener, String> {
+    let (host, port) = (config.listen.host.as_str(), config.listen.port);
+    TcpListener::bind((host, port)).await.map_err(|error| {
+        let what = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another PORT",
+            std::io::ErrorKind::PermissionDenied => "this user may not; choose a PORT above 1023",
+            _ => "check PORT and BIND_HOST",
+        };
+        format!("cannot listen on {host}:{port}: {error}: {what}")
+    })
+}
+
+async fn drain(
+    assembled: &Assembled,
+    shutdown: CancellationToken,
+    serving: tokio::task::JoinHandle<std::io::Result<()>>,
+) {
+    shutdown.cancel();
+    assembled.engine.drain(DRAIN).await;
+    if tokio::time::timeout(LINGER, serving).await.is_err() {
+        tracing::info!("some connections were still open");
+    }
+}
