@@ -127,7 +127,10 @@ impl<S: ?Sized> Faulty<S> {
     fn remember(&self, method: &'static str) -> Call {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         calls.push(method);
-        Call { number: calls.len() - 1, method }
+        Call {
+            number: calls.len() - 1,
+            method,
+        }
     }
 }
 
@@ -139,6 +142,8 @@ fn lost(call: Call) -> Error {
 
 impl<S: ?Sized + fmt::Debug> fmt::Debug for Faulty<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Faulty").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("Faulty")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
     }
 }

@@ -21,12 +21,17 @@
 //!
 //! The list of laws lives here, so a backend cannot leave one out. Every law gets an empty store of its own.
 
-#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a law panics when it is broken")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "a law panics when it is broken"
+)]
 
 mod clock;
 mod fault;
 mod run;
 mod scene;
+mod snapshot;
 pub mod store;
 mod subject;
 mod suite;

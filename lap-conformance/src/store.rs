@@ -2,7 +2,21 @@
 //!
 //! A law panics when it is broken. Its first line of documentation is the law.
 
+pub mod agent_lists;
+pub mod agents;
+pub mod bring_up;
 pub mod claims;
+pub mod endings;
+pub mod events;
+pub mod installation;
 pub mod opens;
+pub mod outcomes;
+pub mod records;
+pub mod repetition;
+pub mod replacements;
+pub mod sandboxes;
+pub mod turns;
+pub mod work;
+pub mod workers;
 
 crate::__store_laws! { __store_list }

@@ -25,6 +25,18 @@ macro_rules! __store_laws {
     ($callback:ident $($make:expr)?) => {
         $crate::$callback! {
             $($make)?;
+            agents: a_created_agent_is_read,
+                a_repeated_creation_is_replayed,
+                concurrent_creations_make_one_agent,
+                a_creation_is_remembered_for_a_day,
+                an_update_loses_to_a_newer_one,
+                concurrent_updates_have_one_winner,
+                a_deleted_agent_is_gone,
+                a_deletion_ends_every_session;
+            agent_lists: a_search_takes_wildcards_literally,
+                agents_are_listed_in_the_asked_order,
+                pages_of_agents_cover_the_list,
+                a_list_tells_about_sessions;
             claims: claims_are_exclusive,
                 the_oldest_warm_sandbox_is_claimed_first,
                 both_halves_of_the_pool_key_must_match,
@@ -37,6 +49,87 @@ macro_rules! __store_laws {
                 a_reused_open_key_is_refused,
                 an_open_is_remembered_for_a_day,
                 an_open_needs_the_agent_at_its_version;
+            bring_up: phases_only_go_forward,
+                a_ready_session_starts_its_first_turn,
+                a_ready_session_has_its_sandbox,
+                a_stale_hold_cannot_advance,
+                a_failed_bring_up_ends_everything,
+                a_bring_up_ends_once;
+            replacements: a_broken_sandbox_is_replaced_by_a_warm_one,
+                a_broken_sandbox_is_replaced_by_a_cold_one,
+                a_repeated_replacement_takes_one,
+                a_late_replacement_changes_nothing;
+            turns: a_turn_of_an_idle_session_starts_at_once,
+                a_turn_waits_behind_the_open_one,
+                turns_wait_while_a_session_is_creating,
+                the_queue_is_bounded,
+                an_ended_session_takes_no_turns,
+                a_repeated_turn_is_replayed,
+                concurrent_repetitions_accept_one_turn,
+                turn_numbers_have_no_gaps,
+                a_far_turn_is_left_to_its_place,
+                a_turn_accepted_while_its_item_is_held_is_not_lost,
+                turns_are_listed_in_pages;
+            outcomes: a_turn_finishes_exactly_once,
+                an_outcome_is_kept,
+                the_next_turn_starts_with_the_finish,
+                a_stale_hold_cannot_touch_a_turn,
+                a_foreign_hold_cannot_touch_a_turn,
+                a_taken_over_turn_is_begun_again,
+                only_an_open_turn_gets_a_terminal_outcome,
+                an_abort_ends_queued_turns,
+                an_abort_of_the_open_turn_is_asked_once;
+            endings: an_ended_session_is_dead_with_its_turns,
+                an_ended_sessions_sandbox_is_cleaned_up,
+                an_end_takes_every_hold,
+                a_session_ends_once,
+                an_idle_end_spares_sessions_in_use,
+                a_sign_of_life_postpones_the_idle_end,
+                sessions_are_listed_newest_first;
+            sandboxes: a_planned_sandbox_becomes_warm_once,
+                a_lost_sandbox_takes_its_session_along,
+                a_lost_sandbox_is_lost_once,
+                only_ended_sandboxes_are_buried,
+                sandboxes_are_found_and_counted;
+            events: event_ids_have_no_gaps,
+                events_are_kept_as_given,
+                events_are_ingested_exactly_once,
+                concurrent_ingests_have_one_winner,
+                cursors_are_per_session_and_source,
+                the_first_append_of_a_turn_says_that_it_runs,
+                a_stale_entry_does_not_stop_the_others,
+                events_are_read_in_pages;
+            work: an_item_is_unique_by_kind_and_key,
+                an_earlier_due_wins,
+                an_item_enqueued_while_held_comes_again,
+                a_take_is_exclusive,
+                a_take_respects_kinds_and_places,
+                a_take_prefers_the_longest_due,
+                fences_only_grow,
+                attempts_count_until_an_end,
+                a_lost_hold_ends_nothing,
+                no_item_is_lost_between_enqueue_and_done;
+            workers: a_silent_workers_items_are_freed,
+                an_unknown_workers_items_are_freed,
+                a_retired_workers_items_are_free,
+                a_worker_finds_what_it_holds;
+            records: a_record_is_put_at_its_version,
+                concurrent_puts_have_one_winner,
+                a_unique_key_has_one_record,
+                records_are_listed_newest_first,
+                a_deleted_record_is_gone;
+            installation: every_caller_gets_the_same_instance,
+                a_working_store_answers_a_ping,
+                hints_reach_listeners,
+                an_acknowledged_write_is_read;
+            repetition: a_repeated_write_of_an_agent_changes_nothing,
+                a_repeated_open_changes_nothing,
+                a_repeated_step_changes_nothing,
+                a_repeated_write_of_a_turn_changes_nothing,
+                a_repeated_write_of_a_sandbox_changes_nothing,
+                a_repeated_ingest_changes_nothing,
+                a_repeated_write_of_a_record_changes_nothing,
+                a_lost_take_is_found;
         }
     };
 }

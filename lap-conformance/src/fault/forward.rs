@@ -81,15 +81,18 @@ impl<S: Store + ?Sized> Sandboxes for Faulty<S> {
     }
 
     async fn warm_sandbox(&self, id: SandboxId, address: &str) -> Result<bool> {
-        self.call("warm_sandbox", self.inner.warm_sandbox(id, address)).await
+        self.call("warm_sandbox", self.inner.warm_sandbox(id, address))
+            .await
     }
 
     async fn replace_sandbox(&self, replace: Replace) -> Result<Replaced> {
-        self.call("replace_sandbox", self.inner.replace_sandbox(replace)).await
+        self.call("replace_sandbox", self.inner.replace_sandbox(replace))
+            .await
     }
 
     async fn lose_sandbox(&self, id: SandboxId, reason: &str) -> Result<bool> {
-        self.call("lose_sandbox", self.inner.lose_sandbox(id, reason)).await
+        self.call("lose_sandbox", self.inner.lose_sandbox(id, reason))
+            .await
     }
 
     async fn bury_sandbox(&self, id: SandboxId) -> Result<bool> {
@@ -141,7 +144,8 @@ impl<S: Store + ?Sized> Events for Faulty<S> {
     }
 
     async fn events(&self, session: SessionId, after: u64, limit: u32) -> Result<Option<EventPage>> {
-        self.call("events", self.inner.events(session, after, limit)).await
+        self.call("events", self.inner.events(session, after, limit))
+            .await
     }
 
     async fn cursor(&self, session: SessionId, source: SandboxId) -> Result<u64> {
