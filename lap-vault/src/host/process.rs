@@ -206,15 +206,14 @@ async fn start(config: &VaultProcessConfig, client: &ControlClient, token: &Secr
     let deadline = Instant::now() + START;
     let pid = child.id();
     loop {
-        let file = client
+        if let Some(file) = client
             .pid_file()?
-            .filter(|file| Some(file.pid) == pid && written.is_ok());
-        if let Some(file) = file {
-            if client.identify().await.is_ok_and(|identity| identity == file) {
-                // Whoever started it collects it, else it would stay as a zombie.
-                tokio::spawn(async move { child.wait().await });
-                return Ok(file);
-            }
+            .filter(|file| Some(file.pid) == pid && written.is_ok())
+            && client.identify().await.is_ok_and(|identity| identity == file)
+        {
+            // Whoever started it collects it, else it would stay as a zombie.
+            tokio::spawn(async move { child.wait().await });
+            return Ok(file);
         }
         if let Ok(Some(status)) = child.try_wait() {
             return Err(failed(&format!(

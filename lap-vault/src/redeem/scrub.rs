@@ -60,16 +60,15 @@ impl Scrubber {
     /// Passes on the bytes before `undecided`. No occurrence that begins there can still grow, because its
     /// beginning would then be undecided itself.
     fn pass(&mut self, undecided: usize) -> Bytes {
-        let mut ranges = vec![0..self.masked];
-        ranges.extend(
-            self.forms
-                .occurrences(&self.held)
-                .filter(|range| range.start < undecided),
-        );
+        let grown = 0..std::mem::take(&mut self.masked);
+        let found: Vec<_> = self
+            .forms
+            .occurrences(&self.held)
+            .filter(|range| range.start < undecided)
+            .collect();
         let rest = self.held.split_off(undecided);
         let mut ready = std::mem::replace(&mut self.held, rest);
-        self.masked = 0;
-        for range in ranges {
+        for range in std::iter::once(grown).chain(found) {
             ready[range.start.min(undecided)..range.end.min(undecided)].fill(MASK);
             self.masked = self.masked.max(range.end.saturating_sub(undecided));
         }

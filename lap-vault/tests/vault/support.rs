@@ -1,13 +1,5 @@
 //! A real upstream that does what a test tells it, a vault in front of it, and a client.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    missing_debug_implementations,
-    missing_docs,
-    reason = "each test binary uses a part of it"
-)]
-
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,30 +30,30 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 
 /// The real key. It must not occur in anything a sandbox gets.
-pub const CANARY: &str = "sk-canary-4f1d9c2e7b60/+a";
+pub(crate) const CANARY: &str = "sk-canary-4f1d9c2e7b60/+a";
 
-pub type AnyBody = BoxBody<Bytes, std::io::Error>;
+pub(crate) type AnyBody = BoxBody<Bytes, std::io::Error>;
 
 /// What the upstream saw of one request.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub method: Method,
-    pub target: String,
-    pub headers: HeaderMap,
-    pub body_bytes: u64,
+pub(crate) struct Seen {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body_bytes: u64,
 }
 
 /// A gateway whose behaviour the header `x-mode` of a request chooses.
 #[derive(Debug)]
-pub struct Upstream {
-    pub address: SocketAddr,
-    pub seen: Arc<Mutex<Vec<Seen>>>,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: Arc<Mutex<Vec<Seen>>>,
     /// One permit lets one more chunk of a `x-mode: steps` answer leave.
-    pub steps: Arc<Semaphore>,
+    pub(crate) steps: Arc<Semaphore>,
     /// Answers that were dropped before their end.
-    pub dropped: Arc<AtomicU64>,
+    pub(crate) dropped: Arc<AtomicU64>,
     /// Requests whose head arrived.
-    pub arrived: Arc<AtomicU64>,
+    pub(crate) arrived: Arc<AtomicU64>,
 }
 
 struct DropCounter(Arc<AtomicU64>, bool);
@@ -81,7 +73,7 @@ fn full(bytes: impl Into<Bytes>) -> AnyBody {
 }
 
 impl Upstream {
-    pub async fn start() -> Arc<Self> {
+    pub(crate) async fn start() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let upstream = Arc::new(Self {
             address: listener.local_addr().unwrap(),
@@ -110,11 +102,11 @@ impl Upstream {
         upstream
     }
 
-    pub fn base(&self) -> String {
+    pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
@@ -191,7 +183,7 @@ impl Upstream {
                 .header("content-type", "text/event-stream")
                 .body(full(""))
                 .unwrap(),
-            "big" => builder.body(full(vec![b'x'; 8 << 20])).unwrap(),
+            "big" => builder.body(full(vec![b'x'; 100 << 20])).unwrap(),
             _ => builder
                 .header("content-type", "application/json")
                 .body(full(format!("{{\"ok\":true,\"bytes\":{body_bytes}}}")))
@@ -246,15 +238,15 @@ impl<S: futures_util::Stream> futures_util::Stream for SyncStream<S> {
 }
 
 /// A vault in this process with one attached and granted sandbox.
-pub struct Rig {
-    pub upstream: Arc<Upstream>,
-    pub service: Arc<VaultService>,
-    pub sandbox: SandboxId,
-    pub stub: String,
-    pub base: String,
+pub(crate) struct Rig {
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) service: Arc<VaultService>,
+    pub(crate) sandbox: SandboxId,
+    pub(crate) stub: String,
+    pub(crate) base: String,
 }
 
-pub fn parts(limits: Limits) -> Parts {
+pub(crate) fn parts(limits: Limits) -> Parts {
     Parts {
         folder: None,
         sealer: Sealer::plaintext(),
@@ -264,11 +256,11 @@ pub fn parts(limits: Limits) -> Parts {
     }
 }
 
-pub fn fresh_sandbox() -> SandboxId {
+pub(crate) fn fresh_sandbox() -> SandboxId {
     SandboxId::fresh(&SystemEntropy::new(), SystemClock.now())
 }
 
-pub fn key_grant() -> Grant {
+pub(crate) fn key_grant() -> Grant {
     Grant {
         name: GATEWAY_KEY.to_owned(),
         value: Secret::new(CANARY),
@@ -277,11 +269,11 @@ pub fn key_grant() -> Grant {
 }
 
 impl Rig {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::with(Limits::default()).await
     }
 
-    pub async fn with(limits: Limits) -> Self {
+    pub(crate) async fn with(limits: Limits) -> Self {
         let upstream = Upstream::start().await;
         let service = VaultService::start(parts(limits)).await.unwrap();
         service.set_gateway(&upstream.base(), None).unwrap();
@@ -297,25 +289,25 @@ impl Rig {
         }
     }
 
-    pub fn post(&self, mode: &str) -> http::request::Builder {
+    pub(crate) fn post(&self, mode: &str) -> http::request::Builder {
         Request::post(format!("{}/v1/chat/completions", self.base))
             .header("authorization", format!("Bearer {}", self.stub))
             .header("x-mode", mode)
     }
 }
 
-pub type TestClient = Client<HttpConnector, AnyBody>;
+pub(crate) type TestClient = Client<HttpConnector, AnyBody>;
 
-pub fn client() -> TestClient {
+pub(crate) fn client() -> TestClient {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-pub fn body(text: impl Into<Bytes>) -> AnyBody {
+pub(crate) fn body(text: impl Into<Bytes>) -> AnyBody {
     full(text)
 }
 
 /// The whole answer: status, head as text, body as text.
-pub async fn whole(response: Response<Incoming>) -> (u16, String, String) {
+pub(crate) async fn whole(response: Response<Incoming>) -> (u16, String, String) {
     let status = response.status().as_u16();
     let head = format!("{:?}", response.headers());
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -323,7 +315,7 @@ pub async fn whole(response: Response<Incoming>) -> (u16, String, String) {
 }
 
 /// The reason code of a refusal.
-pub async fn refusal(response: Response<Incoming>) -> (u16, String) {
+pub(crate) async fn refusal(response: Response<Incoming>) -> (u16, String) {
     let (status, head, text) = whole(response).await;
     assert!(
         head.contains("application/problem+json"),
@@ -335,7 +327,7 @@ pub async fn refusal(response: Response<Incoming>) -> (u16, String) {
 }
 
 /// Waits for a state of the world, not for a time.
-pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(tokio::time::Instant::now() < deadline, "never happened: {what}");

@@ -1,17 +1,15 @@
 //! The vault as a process of its own: started, adopted, killed, replaced, ended.
 
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::{CANARY, Upstream, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use http::Request;
 use lap_core::id::SandboxId;
 use lap_core::secret::Secret;
 use lap_core::vault::{Attach, Attachment, Vault as _};
 use lap_vault::{LocalVault, LocalVaultConfig, ServeConfig, VaultCommand, VaultProcessConfig};
-use support::{CANARY, Upstream, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use tokio::io::AsyncReadExt as _;
 
 const SEALING_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -20,13 +18,18 @@ const SEALING_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 #[test]
 #[ignore = "the other tests run it as their vault process"]
 fn vault_child() {
-    let Ok(config) = ServeConfig::from_reader(std::io::stdin()) else { return };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let Ok(config) = ServeConfig::from_reader(std::io::stdin()) else {
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(lap_vault::serve(config)).unwrap();
 }
 
 fn process(folder: &Path) -> VaultProcessConfig {
-    let args = ["vault_child", "--exact", "--ignored", "--nocapture"];
+    let args = ["process::vault_child", "--exact", "--ignored", "--nocapture"];
     let command = VaultCommand {
         program: std::env::current_exe().unwrap(),
         args: args.map(Into::into).to_vec(),
@@ -39,12 +42,20 @@ fn process(folder: &Path) -> VaultProcessConfig {
 }
 
 async fn host(folder: &Path, upstream: &Upstream) -> LocalVault {
-    let config = LocalVaultConfig { gateway: upstream.base(), gateway_roots: None };
+    let config = LocalVaultConfig {
+        gateway: upstream.base(),
+        gateway_roots: None,
+    };
     LocalVault::process(config, process(folder)).await.unwrap()
 }
 
 fn attach(sandbox: SandboxId) -> Attach {
-    Attach { sandbox, secrets: ["GITHUB_TOKEN".to_owned()].into(), allow_out: Vec::new(), deny_out: Vec::new() }
+    Attach {
+        sandbox,
+        secrets: ["GITHUB_TOKEN".to_owned()].into(),
+        allow_out: Vec::new(),
+        deny_out: Vec::new(),
+    }
 }
 
 fn pid(folder: &Path) -> Option<u64> {
@@ -62,7 +73,13 @@ fn stat(pid: u64) -> Option<(String, u64)> {
 }
 
 fn kill(pid: u64) {
-    assert!(Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 async fn gone(pid: u64) {
@@ -90,7 +107,7 @@ impl Drop for Folder {
     }
 }
 
-fn models(attachment: &Attachment) -> Request<support::AnyBody> {
+fn models(attachment: &Attachment) -> Request<crate::support::AnyBody> {
     Request::get(format!("{}/v1/models", attachment.gateway.base))
         .header("x-api-key", &attachment.gateway.key)
         .body(body(""))
@@ -119,12 +136,23 @@ async fn a_killed_vault_comes_back_with_everything() {
     let old = pid(&folder.path()).unwrap();
     assert_eq!(stat(old).unwrap().1, old, "it leads a session of its own");
     kill(old);
-    eventually("another vault runs", async || pid(&folder.path()).is_some_and(|new| new != old)).await;
+    eventually("another vault runs", async || {
+        pid(&folder.path()).is_some_and(|new| new != old)
+    })
+    .await;
     // The values were pushed again, so nobody has to grant anything.
     eventually("the stub works", async || works(&attachment).await).await;
-    assert_eq!(host.attach(&attach(sandbox)).await.unwrap(), attachment, "same port, same stubs");
+    assert_eq!(
+        host.attach(&attach(sandbox)).await.unwrap(),
+        attachment,
+        "same port, same stubs"
+    );
     let receipts = host.receipts(sandbox, 0, 10).await.unwrap();
-    assert!(receipts.iter().all(|receipt| receipt.verdict == "swapped" && receipt.status == 200));
+    assert!(
+        receipts
+            .iter()
+            .all(|receipt| receipt.verdict == "swapped" && receipt.status == 200)
+    );
     host.detach(sandbox).await.unwrap();
     assert!(host.attached().await.unwrap().is_empty());
     host.shutdown().await.unwrap();
@@ -145,7 +173,10 @@ async fn the_next_server_adopts_the_vault() {
     let (second, third) = tokio::join!(host(&path, &upstream), host(&path, &upstream));
     assert_eq!(pid(&folder.path()), Some(old));
     assert_eq!(second.attach(&attach(sandbox)).await.unwrap(), attachment);
-    assert_eq!(third.attached().await.unwrap()[&sandbox], ["LITELLM_API_KEY".to_owned()].into());
+    assert_eq!(
+        third.attached().await.unwrap()[&sandbox],
+        ["LITELLM_API_KEY".to_owned()].into()
+    );
     assert!(works(&attachment).await, "the values are still there");
 }
 
@@ -162,7 +193,10 @@ async fn without_a_server_to_grant_again_requests_wait() {
     gone(old).await;
     let mut config = process(&folder.path());
     config.grant_wait = Some(Duration::from_secs(2));
-    let gateway = LocalVaultConfig { gateway: upstream.base(), gateway_roots: None };
+    let gateway = LocalVaultConfig {
+        gateway: upstream.base(),
+        gateway_roots: None,
+    };
     let second = LocalVault::process(gateway, config).await.unwrap();
     let response = client().request(models(&attachment)).await.unwrap();
     assert_eq!(refusal(response).await, (503, "not_granted".to_owned()));
@@ -205,7 +239,55 @@ async fn values_and_the_root_key_are_nowhere_on_disk_or_in_the_process_table() {
     }
     use std::os::unix::fs::PermissionsExt as _;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!((mode(&folder.path()), mode(&folder.path().join("control.sock"))), (0o700, 0o600));
+    assert_eq!(
+        (mode(&folder.path()), mode(&folder.path().join("control.sock"))),
+        (0o700, 0o600)
+    );
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_stream_in_bounded_memory() {
+    const CHUNK: usize = 64 << 10;
+    const CHUNKS: usize = 1600;
+    let (folder, upstream) = (Folder::new(), Upstream::start().await);
+    let host = host(&folder.path(), &upstream).await;
+    let sandbox = fresh_sandbox();
+    let attachment = host.attach(&attach(sandbox)).await.unwrap();
+    host.grant(sandbox, &[key_grant()]).await.unwrap();
+    assert!(works(&attachment).await);
+    let statm = format!("/proc/{}/statm", pid(&folder.path()).unwrap());
+    let resident = || {
+        let statm = std::fs::read_to_string(&statm).unwrap();
+        statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    let before = resident();
+    let highest = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    for mode in ["", "big"] {
+        let chunk = bytes::Bytes::from(vec![b'y'; CHUNK]);
+        let chunks =
+            futures_util::stream::iter((0..CHUNKS).map(move |_| Ok(http_body::Frame::data(chunk.clone()))));
+        let request = Request::post(format!("{}/v1/responses", attachment.gateway.base))
+            .header("x-api-key", &attachment.gateway.key)
+            .header("x-mode", mode)
+            .body(http_body_util::BodyExt::boxed(http_body_util::StreamBody::new(
+                chunks,
+            )))
+            .unwrap();
+        let sending = tokio::spawn(async move { whole(client().request(request).await.unwrap()).await });
+        while !sending.is_finished() {
+            highest.fetch_max(resident(), std::sync::atomic::Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        assert_eq!(sending.await.unwrap().0, 200);
+        assert_eq!(
+            upstream.seen().last().unwrap().body_bytes,
+            (CHUNK * CHUNKS) as u64
+        );
+    }
+    let grown = highest
+        .load(std::sync::atomic::Ordering::Relaxed)
+        .saturating_sub(before);
+    assert!(grown < 12 << 20, "the vault grew by {grown} bytes");
 }
 
 #[tokio::test]
@@ -223,7 +305,10 @@ async fn it_ends_when_nobody_needs_it() {
     let (folder, upstream) = (Folder::new(), Upstream::start().await);
     let mut config = process(&folder.path());
     config.idle_exit = Some(Duration::from_millis(200));
-    let gateway = LocalVaultConfig { gateway: upstream.base(), gateway_roots: None };
+    let gateway = LocalVaultConfig {
+        gateway: upstream.base(),
+        gateway_roots: None,
+    };
     let host = LocalVault::process(gateway, config).await.unwrap();
     let sandbox = fresh_sandbox();
     host.attach(&attach(sandbox)).await.unwrap();
@@ -259,7 +344,14 @@ async fn an_impostor_on_the_socket_learns_nothing() {
     let listener = tokio::net::UnixListener::bind(folder.path().join("control.sock")).unwrap();
     let mut sleeper = Command::new("sleep").arg("600").spawn().unwrap();
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.id())).unwrap();
-    let started = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().to_owned();
+    let started = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .nth(19)
+        .unwrap()
+        .to_owned();
     let file = format!(
         r#"{{"pid":{},"started":{started},"boot":"b","port":1,"protocol":1,"proof":"x"}}"#,
         sleeper.id()
@@ -274,7 +366,9 @@ async fn an_impostor_on_the_socket_learns_nothing() {
             let size = stream.read(&mut buffer).await.unwrap();
             heard.push_str(&String::from_utf8_lossy(&buffer[..size]));
             let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{file}", file.len());
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
+            tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+                .await
+                .unwrap();
         }
         heard
     });
@@ -284,7 +378,10 @@ async fn an_impostor_on_the_socket_learns_nothing() {
     host.grant(sandbox, &[key_grant()]).await.unwrap();
     let heard = heard.await.unwrap();
     assert!(heard.contains("/v1/identity"), "{heard}");
-    assert!(!heard.to_lowercase().contains("authorization") && !heard.contains(CANARY), "{heard}");
+    assert!(
+        !heard.to_lowercase().contains("authorization") && !heard.contains(CANARY),
+        "{heard}"
+    );
     sleeper.wait().unwrap();
 }
 
@@ -294,7 +391,10 @@ async fn a_program_that_is_no_vault_is_reported_with_its_words() {
     let mut config = process(&folder.path());
     config.command.program = "/bin/sh".into();
     config.command.args = ["-c", "echo no vault here >&2; exit 3"].map(Into::into).to_vec();
-    let gateway = LocalVaultConfig { gateway: upstream.base(), gateway_roots: None };
+    let gateway = LocalVaultConfig {
+        gateway: upstream.base(),
+        gateway_roots: None,
+    };
     let error = LocalVault::process(gateway, config).await.unwrap_err();
     assert!(error.message().contains("no vault here"), "{error}");
 }

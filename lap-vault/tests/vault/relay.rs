@@ -1,16 +1,14 @@
 //! The model relay against a real upstream.
 
-mod support;
-
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::support::{CANARY, Rig, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt as _;
 use lap_core::vault::GATEWAY_KEY;
 use lap_vault::relay::Limits;
-use support::{CANARY, Rig, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
@@ -369,40 +367,6 @@ async fn values_that_no_header_can_carry_are_refused() {
 }
 
 #[tokio::test]
-async fn a_hundred_megabytes_stream_in_bounded_memory() {
-    let rig = Rig::start().await;
-    let before = resident_bytes();
-    const CHUNK: usize = 64 << 10;
-    const CHUNKS: usize = 1600;
-    let chunk = Bytes::from(vec![b'y'; CHUNK]);
-    let frames =
-        futures_util::stream::iter((0..CHUNKS).map(move |_| Ok(http_body::Frame::data(chunk.clone()))));
-    let request = rig
-        .post("")
-        .body(http_body_util::StreamBody::new(frames).boxed())
-        .unwrap();
-    let (status, _, text) = whole(client().request(request).await.unwrap()).await;
-    assert_eq!(
-        (status, text),
-        (200, format!("{{\"ok\":true,\"bytes\":{}}}", CHUNK * CHUNKS))
-    );
-    let grown = resident_bytes().saturating_sub(before);
-    assert!(grown < 24 << 20, "resident memory grew by {grown} bytes");
-    let receipt = rig.service.receipts(Some(rig.sandbox), 0, 10).pop().unwrap();
-    assert_eq!(receipt.bytes_in, (CHUNK * CHUNKS) as u64);
-    assert_eq!(receipt.bytes_out, text_len(CHUNK * CHUNKS));
-}
-
-fn text_len(bytes: usize) -> u64 {
-    format!("{{\"ok\":true,\"bytes\":{bytes}}}").len() as u64
-}
-
-fn resident_bytes() -> usize {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
-    statm.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() * 4096
-}
-
-#[tokio::test]
 async fn limits_hold() {
     let limits = Limits {
         body_bytes: 1000,
@@ -514,7 +478,7 @@ async fn receipts_tell_what_happened_and_no_value() {
     assert_eq!(first.host, rig.upstream.address.to_string());
     assert_eq!(
         (receipts[1].bytes_out, receipts[1].reason.as_deref()),
-        (8 << 20, None)
+        (100 << 20, None)
     );
     assert!(receipts[1].number > first.number);
     assert!(!format!("{receipts:?}").contains(CANARY));
