@@ -41,7 +41,8 @@ macro_rules! __store_laws {
                 the_oldest_warm_sandbox_is_claimed_first,
                 both_halves_of_the_pool_key_must_match,
                 only_warm_sandboxes_are_claimed;
-            opens: an_open_is_one_commit,
+            opens: an_open_makes_its_session_and_sandbox,
+                an_open_makes_its_first_events_turn_and_work,
                 a_warm_open_claims_and_holds,
                 a_far_sandbox_is_left_to_its_place,
                 a_repeated_open_is_replayed,

@@ -14,8 +14,8 @@ use lap_core::turn::TurnState;
 use crate::StoreUnderTest;
 use crate::scene::{Scene, together};
 
-/// After an open the session, its sandbox, its events from id 1, turn 1 and the held bring-up are all there.
-pub async fn an_open_is_one_commit(subject: &StoreUnderTest) {
+/// After an open its session and its sandbox are there, as they were given and as they were answered.
+pub async fn an_open_makes_its_session_and_sandbox(subject: &StoreUnderTest) {
     let scene = Scene::new(subject);
     let agent = scene.agent().await;
     let prompt = scene.new_turn("paint  the\nfence");
@@ -61,6 +61,26 @@ pub async fn an_open_is_one_commit(subject: &StoreUnderTest) {
         (scene.place, &scene.platform)
     );
     assert_eq!(sandbox.blueprint_hash, agent.blueprint_hash);
+    let read = scene.store.bring_up(session.id).await.unwrap();
+    let read = read.expect("a bring-up finds what it needs");
+    assert_eq!(
+        (read.session, read.opening, read.sandbox),
+        (session, open.opening, sandbox)
+    );
+    assert_eq!(scene.store.bring_up(scene.session_id()).await.unwrap(), None);
+}
+
+/// With the session come its events from id 1, its prompt as turn 1, and its bring-up, held by the opener.
+pub async fn an_open_makes_its_first_events_turn_and_work(subject: &StoreUnderTest) {
+    let scene = Scene::new(subject);
+    let agent = scene.agent().await;
+    let prompt = scene.new_turn("hello");
+    let open = Open {
+        first_turn: Some(prompt.clone()),
+        ..scene.new_open(&agent)
+    };
+    let opened = scene.open(open).await;
+    let session = opened.session;
 
     let events = scene.events(session.id).await;
     let story: Vec<_> = events
@@ -88,17 +108,6 @@ pub async fn an_open_is_one_commit(subject: &StoreUnderTest) {
         [work],
         "the bring-up is held"
     );
-    let read = scene
-        .store
-        .bring_up(session.id)
-        .await
-        .unwrap()
-        .expect("a bring-up finds what it needs");
-    assert_eq!(
-        (read.session, read.opening, read.sandbox),
-        (session, open.opening, sandbox)
-    );
-    assert_eq!(scene.store.bring_up(scene.session_id()).await.unwrap(), None);
 }
 
 /// A warm open gives the sandbox to the session, and the opener holds the bring-up when it reaches the sandbox.
