@@ -133,8 +133,6 @@ CREATE TABLE lap_work (
     owner TEXT,
     fence INTEGER NOT NULL DEFAULT 0,
     generation INTEGER NOT NULL,
-    -- The generation when it was taken last.
-    taken INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;

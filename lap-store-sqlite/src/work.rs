@@ -135,8 +135,8 @@ async fn take_due(tx: &mut Tx, take: Take) -> Answer<Vec<WorkItem>> {
     let due = tx.all(select).await?;
     let mut items = Vec::with_capacity(due.len());
     for row in due {
-        let update = "UPDATE lap_work SET owner = ?3, fence = ?4, due = ?5, attempts = attempts + 1, \
-                      taken = generation WHERE kind = ?1 AND key = ?2 RETURNING *";
+        let update = "UPDATE lap_work SET owner = ?3, fence = ?4, due = ?5, attempts = attempts + 1 \
+                      WHERE kind = ?1 AND key = ?2 RETURNING *";
         let fence = draw_fence(tx).await?;
         let update = sql(update)
             .bind(row.text("kind")?)
@@ -167,12 +167,11 @@ pub(crate) async fn bear(tx: &mut Tx, born: Born) -> Answer<Option<WorkItem>> {
         return Ok(None);
     };
     let fence = draw_fence(tx).await?;
-    let upsert = "INSERT INTO lap_work (kind, key, place, due, owner, fence, generation, taken, attempts) \
-                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 1, 1) \
+    let upsert = "INSERT INTO lap_work (kind, key, place, due, owner, fence, generation, attempts) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, 1) \
                   ON CONFLICT (kind, key) DO UPDATE SET place = excluded.place, generation = generation + 1, \
                   due = iif(owner IS NULL, excluded.due, min(due, ?7)), \
                   fence = iif(owner IS NULL, excluded.fence, fence), \
-                  taken = iif(owner IS NULL, generation + 1, taken), \
                   attempts = iif(owner IS NULL, attempts + 1, attempts), \
                   owner = ifnull(owner, excluded.owner) RETURNING *";
     let upsert = sql(upsert)
@@ -187,14 +186,11 @@ pub(crate) async fn bear(tx: &mut Tx, born: Born) -> Answer<Option<WorkItem>> {
     Ok(Some(item).filter(|item| item.hold.fence == fence))
 }
 
-/// Ends a held item as part of another write: gone, or free when it was enqueued since it was taken.
+/// Ends a held item as part of a write that has seen everything the item is for. An enqueue meanwhile asked for
+/// nothing that is left.
 pub(crate) async fn complete(tx: &mut Tx, hold: &Hold) -> Answer<()> {
-    let delete = "DELETE FROM lap_work \
-                  WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4 AND generation = taken";
-    if tx.run(under(delete, hold)).await? == 0 {
-        release(tx, hold).await?;
-    }
-    Ok(())
+    let delete = "DELETE FROM lap_work WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
+    tx.run(under(delete, hold)).await.map(drop)
 }
 
 /// Frees an item that was enqueued while it was held. It is due when that asked for it.
@@ -258,7 +254,7 @@ async fn beat(tx: &mut Tx, worker: Worker) -> Answer<u64> {
     // A silent worker and a missing one mean the same, so the rows of the silent do not pile up.
     let delete = sql("DELETE FROM lap_workers WHERE beat <= ?1").bind(tx.now.minus(WORKER_LAPSE).unix_millis());
     tx.run(delete).await?;
-    let free = "UPDATE lap_work SET owner = NULL, due = min(due, ?1) \
+    let free = "UPDATE lap_work SET owner = NULL, due = ?1 \
                 WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM lap_workers)";
     let freed = tx.run(sql(free).bind(tx.now.unix_millis())).await?;
     idempotency::forget(tx).await?;
@@ -267,6 +263,6 @@ async fn beat(tx: &mut Tx, worker: Worker) -> Answer<u64> {
 
 async fn retire(tx: &mut Tx, worker: WorkerId) -> Answer<()> {
     tx.run(sql("DELETE FROM lap_workers WHERE id = ?1").bind(worker.to_string())).await?;
-    let free = "UPDATE lap_work SET owner = NULL, due = min(due, ?2) WHERE owner = ?1";
+    let free = "UPDATE lap_work SET owner = NULL, due = ?2 WHERE owner = ?1";
     tx.run(sql(free).bind(worker.to_string()).bind(tx.now.unix_millis())).await.map(drop)
 }
