@@ -9,6 +9,7 @@
 
 pub mod host;
 pub mod redeem;
+pub mod rehearsal;
 pub mod relay;
 pub mod service;
 

@@ -41,26 +41,9 @@ impl ControlClient {
         Self { folder, token }
     }
 
-    /// The vault behind the socket, if it proves that it has the token. Nothing secret is sent before that:
-    /// whoever can write into the folder could listen there.
+    /// The vault behind the socket, if it proves that it has the token.
     pub(super) async fn identify(&self) -> Result<PidFile> {
-        let mut nonce = [0; 24];
-        SystemEntropy::new().fill(&mut nonce);
-        let nonce = URL_SAFE_NO_PAD.encode(nonce);
-        let path = format!("/v1/identity?nonce={nonce}");
-        let request = Request::get(path)
-            .header(HOST, "vault")
-            .body(Full::default())
-            .map_err(malformed)?;
-        let identity: Identity = parse(self.send(request).await?).await?;
-        if !Secret::new(prove(&self.token, &nonce, &identity.file)).matches(&identity.proof) {
-            return Err(Error::new(
-                ErrorKind::Forbidden,
-                "find vault",
-                "what answers is not this server's vault",
-            ));
-        }
-        Ok(identity.file)
+        within(self.connect()).await.map(|(_, file)| file)
     }
 
     /// What the vault of this folder said about itself last.
@@ -175,23 +158,48 @@ impl ControlClient {
     }
 
     async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>> {
-        let sending = async {
-            let (path, _folder) = socket_path(&self.folder)?;
-            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-                .await
-                .map_err(unreachable)?;
-            tokio::spawn(connection);
+        within(async {
+            let (mut sender, _) = self.connect().await?;
             sender.send_request(request).await.map_err(unreachable)
-        };
-        match tokio::time::timeout(PATIENCE, sending).await {
-            Ok(sent) => sent,
-            Err(_) => Err(Error::new(
-                ErrorKind::Unavailable,
-                "control vault",
-                "the vault does not answer",
-            )),
+        })
+        .await
+    }
+
+    /// A connection whose other end has proved that it has the token. Nothing secret is sent before that, and
+    /// nothing over another connection: whoever can write into the folder could listen there.
+    async fn connect(&self) -> Result<(http1::SendRequest<Full<Bytes>>, PidFile)> {
+        let (path, _folder) = socket_path(&self.folder)?;
+        let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(unreachable)?;
+        tokio::spawn(connection);
+        let mut nonce = [0; 24];
+        SystemEntropy::new().fill(&mut nonce);
+        let nonce = URL_SAFE_NO_PAD.encode(nonce);
+        let request = Request::get(format!("/v1/identity?nonce={nonce}")).header(HOST, "vault");
+        let request = request.body(Full::default()).map_err(malformed)?;
+        let identity: Identity = parse(sender.send_request(request).await.map_err(unreachable)?).await?;
+        if !Secret::new(prove(&self.token, &nonce, &identity.file)).matches(&identity.proof) {
+            return Err(Error::new(
+                ErrorKind::Forbidden,
+                "find vault",
+                "what answers is not this server's vault",
+            ));
         }
+        sender.ready().await.map_err(unreachable)?;
+        Ok((sender, identity.file))
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T>>) -> Result<T> {
+    match tokio::time::timeout(PATIENCE, call).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "control vault",
+            "the vault does not answer",
+        )),
     }
 }
 

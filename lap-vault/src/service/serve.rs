@@ -101,7 +101,14 @@ fn harden() {
         current: Some(0),
         maximum: Some(0),
     };
+    // Every exchange takes two sockets, and the usual soft limit is far below what the relay may hold.
+    let files = rustix::process::getrlimit(Resource::Nofile);
+    let files = Rlimit {
+        current: files.maximum.map_or(Some(65_536), |most| Some(most.min(65_536))),
+        ..files
+    };
     let steps = [
+        ("few files", rustix::process::setrlimit(Resource::Nofile, files)),
         ("core dumps", rustix::process::setrlimit(Resource::Core, no_core)),
         (
             "debuggers",
@@ -110,7 +117,7 @@ fn harden() {
     ];
     for (what, outcome) in steps {
         if let Err(error) = outcome {
-            tracing::warn!(%error, "the vault could not close itself to {what}");
+            tracing::warn!(%error, "the vault could not guard itself against {what}");
         }
     }
 }
