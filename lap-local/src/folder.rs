@@ -83,11 +83,15 @@ impl Drop for FolderLock {
     }
 }
 
-/// Makes the empty folders of a sandbox under `draft`.
-pub(crate) fn lay_out(draft: &Path) -> io::Result<()> {
+/// Makes the folders of a sandbox under `draft`, locked from the first moment on, so that nobody who sweeps takes them
+/// for leftovers. Nothing when somebody did before the lock was there.
+pub(crate) fn lay_out(draft: &Path) -> io::Result<Option<FolderLock>> {
     let mut private = DirBuilder::new();
     private.mode(0o700);
     private.create(draft)?;
+    let Attempt::Locked(lock) = FolderLock::attempt(draft)? else {
+        return Ok(None);
+    };
     for name in ["workspace", "home", "state", "log"] {
         private.create(draft.join(name))?;
     }
@@ -96,8 +100,8 @@ pub(crate) fn lay_out(draft: &Path) -> io::Result<()> {
         .append(true)
         .create_new(true)
         .mode(0o600)
-        .open(log)
-        .map(drop)
+        .open(log)?;
+    Ok(Some(lock))
 }
 
 /// Gives the finished draft its name; false when the name is taken.

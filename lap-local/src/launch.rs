@@ -60,23 +60,30 @@ pub(crate) async fn launch(shared: Arc<Shared>, spec: LaunchSpec) -> Result<()> 
 /// The locked folder of the sandbox, and whether this call made it. A folder appears with its record in it.
 async fn own_folder(shared: &Shared, spec: &LaunchSpec) -> io::Result<(FolderLock, bool)> {
     let path = shared.registry.folder(spec.sandbox);
-    let mut is_fresh = false;
     for _ in 0..ATTEMPTS {
         if let Some(lock) = FolderLock::acquire(&path, TURN).await? {
-            return Ok((lock, is_fresh));
+            return Ok((lock, false));
         }
-        is_fresh = match make_folder(shared, spec, &path) {
-            // Another server that starts right now has swept the draft away.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            other => other?,
-        };
+        if let Some(lock) = make_folder(shared, spec, &path)? {
+            return Ok((lock, true));
+        }
     }
     Err(io::Error::other("its folder vanishes again and again"))
 }
 
-fn make_folder(shared: &Shared, spec: &LaunchSpec, path: &Path) -> io::Result<bool> {
-    let draft = shared.trash.draft(spec.sandbox);
-    lay_out(&draft)?;
+/// The new folder, locked; nothing when another call was faster.
+fn make_folder(shared: &Shared, spec: &LaunchSpec, path: &Path) -> io::Result<Option<FolderLock>> {
+    let (draft, laid_out) = loop {
+        let draft = shared.trash.draft(spec.sandbox);
+        match lay_out(&draft) {
+            // Another runtime of this process counts as well.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => break (draft, other?),
+        }
+    };
+    let Some(lock) = laid_out else {
+        return Ok(None);
+    };
     let record = Record {
         instance: spec.instance,
         created_at: shared.config.clock.now().to_iso8601(),
@@ -84,11 +91,12 @@ fn make_folder(shared: &Shared, spec: &LaunchSpec, path: &Path) -> io::Result<bo
     };
     record.write(&draft, spec.sandbox)?;
     merge_labels(&draft, &spec.labels)?;
-    let is_placed = put_in_place(&draft, path)?;
-    if !is_placed {
-        fs::remove_dir_all(&draft)?;
+    // The lock is the folder's and moves with it.
+    if put_in_place(&draft, path)? {
+        return Ok(Some(lock));
     }
-    Ok(is_placed)
+    fs::remove_dir_all(&draft)?;
+    Ok(None)
 }
 
 /// An earlier launch did not come to its end: what it may have started is ended, what it may have said is removed.

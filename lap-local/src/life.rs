@@ -31,6 +31,8 @@ pub(crate) struct Life {
     sandbox: SandboxId,
     folder: PathBuf,
     process: Process,
+    /// Whether its remains are this runtime's to take away. Another one in the same process may have started it.
+    is_child: bool,
     address: OnceLock<SocketAddr>,
     /// Why this server ended it.
     verdict: OnceLock<&'static str>,
@@ -38,11 +40,12 @@ pub(crate) struct Life {
 }
 
 impl Life {
-    pub(crate) fn new(sandbox: SandboxId, folder: PathBuf, process: Process) -> Self {
+    pub(crate) fn new(sandbox: SandboxId, folder: PathBuf, process: Process, is_child: bool) -> Self {
         Self {
             sandbox,
             folder,
             process,
+            is_child,
             address: OnceLock::new(),
             verdict: OnceLock::new(),
             end: watch::Sender::new(None),
@@ -108,7 +111,7 @@ impl Life {
                 _ = upkeep.tick() => self.keep_log_bounded().await,
             }
         }
-        let status = self.process.reap();
+        let status = self.is_child.then(|| self.process.reap()).flatten();
         let reason = self.reason(status.as_ref());
         self.end.send_replace(Some(reason.clone()));
         reason

@@ -120,7 +120,7 @@ impl Registry {
             .flatten()
         {
             tracing::info!(%sandbox, pid = process.identity().pid, "adopted a running sandbox");
-            let life = self.begin(sandbox, process);
+            let life = self.begin(sandbox, process, false);
             lives.insert(sandbox, Arc::clone(&life));
             return Ok(Sight::Alive(life));
         }
@@ -141,13 +141,13 @@ impl Registry {
     ) -> io::Result<(Arc<Life>, T)> {
         let mut lives = self.lives();
         let (process, other) = start()?;
-        let life = self.begin(sandbox, process);
+        let life = self.begin(sandbox, process, true);
         lives.insert(sandbox, Arc::clone(&life));
         Ok((life, other))
     }
 
-    fn begin(&self, sandbox: SandboxId, process: Process) -> Arc<Life> {
-        let life = Arc::new(Life::new(sandbox, self.folder(sandbox), process));
+    fn begin(&self, sandbox: SandboxId, process: Process, is_child: bool) -> Arc<Life> {
+        let life = Arc::new(Life::new(sandbox, self.folder(sandbox), process, is_child));
         let (watchers, supervised, patience) = (Arc::clone(&self.watchers), Arc::clone(&life), self.patience);
         self.tasks.spawn(async move {
             let reason = supervised.supervise(patience).await;

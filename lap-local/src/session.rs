@@ -2,7 +2,9 @@
 
 use std::io;
 
-use rustix::process::{getpgid, getppid, setpgid, setsid};
+use rustix::process::{Pid, setpgid, setsid};
+
+use crate::process::parent_group;
 
 /// Makes the calling process the leader of a session of its own, so that it has no terminal to be interrupted or
 /// asked through. Meant as the first step of a program that a [`LocalRuntime`](crate::LocalRuntime) starts.
@@ -16,9 +18,11 @@ pub fn leave_terminal() -> io::Result<()> {
     if setsid().is_ok() {
         return Ok(());
     }
-    let parent =
-        getppid().ok_or_else(|| io::Error::other("the parent process is outside of this namespace"))?;
-    setpgid(None, Some(getpgid(Some(parent))?))?;
+    // Read from /proc, because the group of a parent outside of this process namespace has no number here, and the
+    // system call's wrapper has no way to say so.
+    let group = parent_group()?.and_then(|group| Pid::from_raw(i32::try_from(group).ok()?));
+    let group = group.ok_or_else(|| io::Error::other("the parent process has ended or is elsewhere"))?;
+    setpgid(None, Some(group))?;
     setsid()?;
     Ok(())
 }

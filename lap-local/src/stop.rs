@@ -11,8 +11,7 @@ use lap_core::runtime::RuntimeEvent;
 use crate::failure::{off_thread, unavailable};
 use crate::folder::FolderLock;
 use crate::life::Life;
-use crate::process::{Identity, Quarry, kill_all, terminate};
-use crate::record::Record;
+use crate::process::{Quarry, kill_all, terminate};
 use crate::registry::Sight;
 use crate::runtime::Shared;
 
@@ -34,8 +33,11 @@ pub(crate) async fn stop(shared: Arc<Shared>, sandbox: SandboxId, grace: Duratio
     }
     let is_known = lock.is_some() || shared.registry.remembered(sandbox).is_some();
     if is_known {
-        let quarry = Quarry::new(sandbox, path.clone(), root(&shared, sandbox).map_err(fail)?);
-        end_processes(quarry, shared.registry.remembered(sandbox), grace).await?;
+        let life = shared.registry.remembered(sandbox);
+        // What the record alone says is not enough to signal anybody: it may have been forged from inside. A first
+        // process that can be verified was adopted by the look above.
+        let quarry = Quarry::new(sandbox, path.clone(), life.as_ref().map(|life| life.identity()));
+        end_processes(quarry, life, grace).await?;
     }
     remove(&shared, sandbox, lock).await?;
     if is_known {
@@ -50,17 +52,6 @@ pub(crate) async fn stop(shared: Arc<Shared>, sandbox: SandboxId, grace: Duratio
         tracing::info!(%sandbox, "stopped a sandbox");
     }
     Ok(())
-}
-
-/// The sandbox's first process, dead or alive, unless the machine was started anew since.
-fn root(shared: &Shared, sandbox: SandboxId) -> io::Result<Option<Identity>> {
-    if let Some(life) = shared.registry.remembered(sandbox) {
-        return Ok(Some(life.identity()));
-    }
-    let root = Record::read(&shared.registry.folder(sandbox))?.and_then(|record| record.root);
-    Ok(root
-        .filter(|root| root.boot_id == shared.registry.boot_id())
-        .map(|root| root.identity))
 }
 
 async fn end_processes(mut quarry: Quarry, life: Option<Arc<Life>>, grace: Duration) -> Result<()> {

@@ -10,8 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use lap_core::id::SandboxId;
 
 use crate::files::open_folder_at;
-use crate::folder::put_in_place;
+use crate::folder::{Attempt, FolderLock, put_in_place};
 use crate::removal::remove_tree;
+
+/// How names of folders end that are being made.
+const DRAFT: &str = ".new";
 
 /// A folder leaves its place in one step and is taken apart afterwards, so nobody ever sees half of one.
 #[derive(Debug)]
@@ -28,11 +31,12 @@ impl Trash {
         }
     }
 
-    /// A free name for a folder that is being made; what a crash leaves of it is swept at the next start.
+    /// A free name for a folder that is being made. What a crash leaves of it is swept at the next start; whoever makes
+    /// it holds its lock, and what is locked is not swept.
     pub(crate) fn draft(&self, sandbox: SandboxId) -> PathBuf {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         self.folder
-            .join(format!("{sandbox}.{}.{number}.new", std::process::id()))
+            .join(format!("{sandbox}.{}.{number}{DRAFT}", std::process::id()))
     }
 
     /// Moves the folder here.
@@ -52,7 +56,7 @@ impl Trash {
     /// Removes what is here of the sandbox. Blocking.
     pub(crate) fn empty_of(&self, sandbox: SandboxId) -> io::Result<()> {
         let prefix = format!("{sandbox}.");
-        self.remove(|name| name.starts_with(&prefix) && !name.ends_with(".new"))
+        self.remove(|name| name.starts_with(&prefix) && !name.ends_with(DRAFT))
     }
 
     /// Removes everything that is here now. Blocking.
@@ -68,6 +72,15 @@ impl Trash {
             if !name.to_str().is_some_and(&wanted) {
                 continue;
             }
+            let is_draft = name.to_str().is_some_and(|name| name.ends_with(DRAFT));
+            let _lock = match is_draft
+                .then(|| FolderLock::attempt(&self.folder.join(&name)))
+                .transpose()?
+            {
+                Some(Attempt::Busy | Attempt::Absent) => continue,
+                Some(Attempt::Locked(lock)) => Some(lock),
+                None => None,
+            };
             if let Err(error) = remove_tree(&top, &CString::new(name.as_bytes())?) {
                 failure.get_or_insert(error);
             }

@@ -8,6 +8,7 @@ mod table;
 pub(crate) use identity::{Identity, Process, boot_id, identity_of};
 pub(crate) use kill::{kill_all, terminate};
 pub(crate) use members::Quarry;
+pub(crate) use table::parent_group;
 
 /// By this variable everything that runs in a sandbox is recognised, whoever started it.
 pub(crate) const MARKER: &str = "LAP_SANDBOX_ID";

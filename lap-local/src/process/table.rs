@@ -47,6 +47,17 @@ impl Row {
     }
 }
 
+/// The group of this process's parent, if that is in the same session.
+pub(crate) fn parent_group() -> io::Result<Option<u32>> {
+    let Some(own) = Row::read(std::process::id())? else {
+        return Ok(None);
+    };
+    let parent = Row::read(own.parent)?;
+    Ok(parent
+        .filter(|parent| parent.session == own.session && parent.group != 0)
+        .map(|parent| parent.group))
+}
+
 /// Every process there is. Those that end while the table is read may be missing.
 pub(super) fn rows() -> io::Result<Vec<Row>> {
     let mut rows = Vec::new();

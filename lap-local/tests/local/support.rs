@@ -1,5 +1,4 @@
 //! What the tests of the local runtime share.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,41 +16,51 @@ use lap_local::{LocalConfig, LocalRuntime, StartLimits};
 use tokio_stream::StreamExt;
 
 /// Generous, because the machine may be loaded.
-pub const SOON: Duration = Duration::from_secs(30);
-pub const FAKE: &str = env!("CARGO_BIN_EXE_lap-fake-sandboxd");
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+pub(crate) const FAKE: &str = env!("CARGO_BIN_EXE_lap-fake-sandboxd");
 
 /// A data folder and an installation.
-pub struct Site {
-    pub data: tempfile::TempDir,
-    pub instance: InstanceId,
+pub(crate) struct Site {
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) instance: InstanceId,
 }
 
 impl Site {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let instance = InstanceId::fresh(&SystemEntropy::new(), SystemClock.now());
-        Self { data: tempfile::tempdir().unwrap(), instance }
+        Self {
+            data: tempfile::tempdir().unwrap(),
+            instance,
+        }
     }
 
-    pub fn config(&self) -> LocalConfig {
+    pub(crate) fn config(&self) -> LocalConfig {
         LocalConfig::new(self.data.path(), FAKE, self.instance)
             .with_arguments(["sandboxd"])
             .with_environment(std::env::vars_os(), &[] as &[&str])
     }
 
-    pub async fn runtime(&self) -> LocalRuntime {
+    pub(crate) async fn runtime(&self) -> LocalRuntime {
         LocalRuntime::open(self.config()).await.unwrap()
     }
 
-    pub async fn hasty(&self, address: Duration, handover: Duration) -> LocalRuntime {
-        LocalRuntime::open(self.config().with_limits(StartLimits { address, handover })).await.unwrap()
+    pub(crate) async fn hasty(&self, address: Duration, handover: Duration) -> LocalRuntime {
+        LocalRuntime::open(self.config().with_limits(StartLimits { address, handover }))
+            .await
+            .unwrap()
     }
 
-    pub fn folder(&self, sandbox: SandboxId) -> PathBuf {
-        self.data.path().canonicalize().unwrap().join("sandboxes").join(sandbox.to_string())
+    pub(crate) fn folder(&self, sandbox: SandboxId) -> PathBuf {
+        self.data
+            .path()
+            .canonicalize()
+            .unwrap()
+            .join("sandboxes")
+            .join(sandbox.to_string())
     }
 
     /// A specification whose fake does what the words say.
-    pub fn spec(&self, words: &str) -> LaunchSpec {
+    pub(crate) fn spec(&self, words: &str) -> LaunchSpec {
         LaunchSpec {
             sandbox: fresh_id(),
             instance: self.instance,
@@ -70,18 +79,21 @@ impl Site {
             },
             env: BTreeMap::from([("FAKE".to_owned(), words.to_owned())]),
             git_token: Some(Secret::new("ghp_canary")),
-            gateway: GatewayAccess { base: "http://127.0.0.1:1".to_owned(), key: "stub".to_owned() },
+            gateway: GatewayAccess {
+                base: "http://127.0.0.1:1".to_owned(),
+                key: "stub".to_owned(),
+            },
             labels: BTreeMap::from([("agent".to_owned(), "a".to_owned())]),
         }
     }
 }
 
-pub fn fresh_id() -> SandboxId {
+pub(crate) fn fresh_id() -> SandboxId {
     SandboxId::fresh(&SystemEntropy::new(), SystemClock.now())
 }
 
 /// Launches and waits for the address.
-pub async fn up(runtime: &LocalRuntime, spec: &LaunchSpec) -> String {
+pub(crate) async fn up(runtime: &LocalRuntime, spec: &LaunchSpec) -> String {
     runtime.launch(spec).await.unwrap();
     match runtime.endpoint(spec.sandbox, SOON).await.unwrap() {
         Endpoint::At(address) => address,
@@ -90,42 +102,54 @@ pub async fn up(runtime: &LocalRuntime, spec: &LaunchSpec) -> String {
 }
 
 /// The number of the sandbox's first process.
-pub fn root_pid(folder: &Path) -> u32 {
-    let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("endpoint.json")).unwrap()).unwrap();
+pub(crate) fn root_pid(folder: &Path) -> u32 {
+    let record: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("endpoint.json")).unwrap()).unwrap();
     record["pid"].as_u64().unwrap().try_into().unwrap()
 }
 
 /// Processes that have not ended and whose command line is exactly this, with the arguments separated by spaces.
-pub fn running(command: &str) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    pids.filter(|pid| command_of(*pid) == command && is_alive(*pid)).collect()
+pub(crate) fn running(command: &str) -> Vec<u32> {
+    let pids = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid| command_of(*pid) == command && is_alive(*pid))
+        .collect()
 }
 
-pub fn command_of(pid: u32) -> String {
+pub(crate) fn command_of(pid: u32) -> String {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ")
+    String::from_utf8_lossy(&words)
+        .trim_end_matches('\0')
+        .replace('\0', " ")
 }
 
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
+    stat.rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next())
+        .is_some_and(|state| state != "Z")
 }
 
-pub fn exists(pid: u32) -> bool {
+pub(crate) fn exists(pid: u32) -> bool {
     Path::new(&format!("/proc/{pid}")).exists()
 }
 
 /// Waits until it is true.
-pub async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut is_true: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SOON;
     while !is_true() {
-        assert!(tokio::time::Instant::now() < deadline, "it never happened that {what}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it never happened that {what}"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 /// The sandboxes told before `Complete`.
-pub async fn listed(events: &mut RuntimeEvents) -> Vec<SandboxId> {
+pub(crate) async fn listed(events: &mut RuntimeEvents) -> Vec<SandboxId> {
     let mut found = Vec::new();
     loop {
         match tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap() {
@@ -137,7 +161,7 @@ pub async fn listed(events: &mut RuntimeEvents) -> Vec<SandboxId> {
 }
 
 /// The next end that is told.
-pub async fn next_end(events: &mut RuntimeEvents) -> (SandboxId, String) {
+pub(crate) async fn next_end(events: &mut RuntimeEvents) -> (SandboxId, String) {
     match tokio::time::timeout(SOON, events.next()).await.unwrap().unwrap() {
         RuntimeEvent::Gone { sandbox, reason } => (sandbox, reason),
         other => panic!("unexpected: {other:?}"),
