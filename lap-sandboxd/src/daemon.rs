@@ -105,56 +105,23 @@ impl Sandboxd {
 
     async fn start_reaching(document: &str, surroundings: Surroundings, reach: Reach) -> Result<Self> {
         let launch = LaunchDocument::parse(document)?;
-        let unusable = |error: io::Error| {
-            let message = format!("the folder {} cannot be used: {error}", launch.folder.display());
-            Error::new(ErrorKind::Unavailable, OPERATION, message)
-        };
         let lived_before = launch.folder.join("state").exists();
-        let layout = Layout::create(&launch.folder).map_err(unusable)?;
+        let layout = Layout::create(&launch.folder).map_err(|error| unusable(&launch, error))?;
         let processes = Arc::new(Processes::new(launch.sandbox, reach));
-        if lived_before && !processes.end_all().await {
+        if lived_before && !processes.kill_earlier_life().await {
             tracing::warn!("processes of an earlier life of this sandbox cannot be ended");
         }
         let lock = take_folder(&layout).await?;
-        let boot = fresh_uuid(&*surroundings.entropy, surroundings.clock.now());
-        let journal =
-            Arc::new(Journal::open(&layout.state().join("journal"), Retention::default()).map_err(unusable)?);
-        let ledger = Ledger::open(&layout.state().join("turns.jsonl")).map_err(unusable)?;
-        let turns = Arc::new(Turns::new(ledger, Arc::clone(&journal))?);
-        let binding = Binding::load(&layout.state()).map_err(unusable)?;
-        let listener = TcpListener::bind(launch.listen)
+        let source = source(&launch);
+        let listen = launch.listen;
+        let sandbox = Arc::new(assemble(launch, surroundings, layout, processes, &source)?);
+        let bound = TcpListener::bind(listen)
             .await
             .and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let (address, listener) = listener.map_err(|error| {
-            let message = format!("the address {} cannot be used: {error}", launch.listen);
+        let (address, listener) = bound.map_err(|error| {
+            let message = format!("the address {listen} cannot be used: {error}");
             Error::new(ErrorKind::Unavailable, OPERATION, message)
         })?;
-        let source = source(&launch);
-        let shown = source
-            .as_ref()
-            .ok()
-            .and_then(|source| source.as_ref())
-            .map(|source| source.remote.url());
-        let environment = Environment::new(surroundings.environment, &launch, shown, &layout.home());
-        let sandbox = Arc::new(Sandbox {
-            boot,
-            clock: surroundings.clock,
-            entropy: surroundings.entropy,
-            status: Status::new(),
-            journal,
-            turns,
-            binding: Mutex::new(binding),
-            environment: Arc::new(environment),
-            processes,
-            adapter: OnceLock::new(),
-            stop: CancellationToken::new(),
-            close: CancellationToken::new(),
-            layout,
-            launch: LaunchDocument {
-                git_token: None,
-                ..launch
-            },
-        });
         let endpoint = announce(&sandbox, address)?;
         let server = tokio::spawn(crate::http::serve(listener, Arc::clone(&sandbox)));
         let preparing = tokio::spawn(prepare(Arc::clone(&sandbox), source));
@@ -187,6 +154,58 @@ impl Sandboxd {
         }
         let _ = self.server.await;
     }
+}
+
+fn unusable(launch: &LaunchDocument, error: io::Error) -> Error {
+    let message = format!("the folder {} cannot be used: {error}", launch.folder.display());
+    Error::new(ErrorKind::Unavailable, OPERATION, message)
+}
+
+/// Reads what an earlier life left and puts the parts together.
+fn assemble(
+    launch: LaunchDocument,
+    surroundings: Surroundings,
+    layout: Layout,
+    processes: Arc<Processes>,
+    source: &Result<Option<Source>, String>,
+) -> Result<Sandbox> {
+    let state = layout.state();
+    let unusable = |error| unusable(&launch, error);
+    let journal = Arc::new(Journal::open(&state.join("journal"), Retention::default()).map_err(unusable)?);
+    let ledger = Ledger::open(&state.join("turns.jsonl")).map_err(unusable)?;
+    let turns = Arc::new(Turns::new(ledger, Arc::clone(&journal))?);
+    let binding = Mutex::new(Binding::load(&state).map_err(unusable)?);
+    let url = source
+        .as_ref()
+        .ok()
+        .and_then(|source| source.as_ref())
+        .map(|source| source.remote.url());
+    let environment = Arc::new(Environment::new(
+        surroundings.environment,
+        &launch,
+        url,
+        &layout.home(),
+    ));
+    Ok(Sandbox {
+        boot: fresh_uuid(&*surroundings.entropy, surroundings.clock.now()),
+        clock: surroundings.clock,
+        entropy: surroundings.entropy,
+        status: Status::new(),
+        adapter: OnceLock::new(),
+        stop: CancellationToken::new(),
+        close: CancellationToken::new(),
+        // From here on only the source of the clone has the token.
+        launch: LaunchDocument {
+            git_token: None,
+            ..launch
+        },
+        journal,
+        turns,
+        binding,
+        environment,
+        processes,
+        layout,
+    })
 }
 
 /// Two sandboxds on one folder would mix their journals.

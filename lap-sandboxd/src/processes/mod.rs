@@ -92,6 +92,12 @@ impl Processes {
         self.wait_until_gone(KILL_PATIENCE, Some(Signal::KILL)).await
     }
 
+    /// Kills at once what an earlier life of this sandbox left. Its sandboxd, if it still runs, gets no chance to end
+    /// everything below the sandbox in its turn, because that includes this process.
+    pub(crate) async fn kill_earlier_life(&self) -> bool {
+        self.wait_until_gone(KILL_PATIENCE, Some(Signal::KILL)).await
+    }
+
     /// Looks again and again, because a process that is being killed can still start others.
     async fn wait_until_gone(&self, patience: Duration, repeat: Option<Signal>) -> bool {
         let deadline = tokio::time::Instant::now() + patience;
@@ -155,7 +161,7 @@ pub(crate) struct Owned {
 impl Owned {
     /// Kills the process and its group at once.
     pub(crate) fn kill_group(&self) {
-        if let Some(pid) = self.pid.and_then(|pid| to_pid(pid)) {
+        if let Some(pid) = self.pid.and_then(to_pid) {
             let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
     }

@@ -34,15 +34,13 @@ pub(super) fn run(workspace: &Beneath, input: Input) -> Result<ToolOutput, Strin
     names.sort();
     let total = names.len();
     let mut output = String::new();
-    let mut shown = 0;
-    for name in &names {
+    for (shown, name) in names.iter().enumerate() {
         if output.len() + name.len() > MAX_OUTPUT - 100 {
             output.push_str(&format!("[{} more]\n", total - shown));
             break;
         }
         output.push_str(name);
         output.push('\n');
-        shown += 1;
     }
     if total == 0 {
         output.push_str("(empty)\n");

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 /// What the model does with one request.
 #[derive(Clone)]
-pub enum Line {
+pub(crate) enum Line {
     /// Says these pieces, each as a chunk of its own.
     Say(Vec<String>),
     /// Calls tools: name and arguments.
@@ -34,16 +34,16 @@ pub enum Line {
     Whole(String),
 }
 
-pub fn say(text: &str) -> Line {
+pub(crate) fn say(text: &str) -> Line {
     Line::Say(vec![text.to_owned()])
 }
 
-pub fn bash(command: &str) -> Line {
+pub(crate) fn bash(command: &str) -> Line {
     Line::Call(vec![("bash".to_owned(), json!({"command": command}))])
 }
 
-pub struct Model {
-    pub base: String,
+pub(crate) struct Model {
+    pub(crate) base: String,
     state: Arc<Inner>,
 }
 
@@ -54,7 +54,7 @@ struct Inner {
 }
 
 impl Model {
-    pub async fn start(script: impl IntoIterator<Item = Line>) -> Self {
+    pub(crate) async fn start(script: impl IntoIterator<Item = Line>) -> Self {
         let state = Arc::new(Inner {
             script: Mutex::new(script.into_iter().collect()),
             requests: Mutex::new(Vec::new()),
@@ -69,16 +69,12 @@ impl Model {
         Self { base, state }
     }
 
-    pub fn add(&self, line: Line) {
-        self.state.script.lock().unwrap().push_back(line);
-    }
-
-    pub fn requests(&self) -> Vec<(HeaderMap, Value)> {
+    pub(crate) fn requests(&self) -> Vec<(HeaderMap, Value)> {
         self.state.requests.lock().unwrap().clone()
     }
 
     /// Waits until a client gave up an answer.
-    pub async fn dropped(&self) {
+    pub(crate) async fn dropped(&self) {
         let mut dropped = self.state.dropped.subscribe();
         let seen = dropped.wait_for(|count| *count > 0);
         tokio::time::timeout(super::PATIENCE, seen)
@@ -106,36 +102,12 @@ async fn answer(State(state): State<Arc<Inner>>, headers: HeaderMap, body: Bytes
         .unwrap()
         .pop_front()
         .expect("the model has no more lines");
-    let finish = |reason: &str| chunk(json!({}), Some(reason));
     match line {
         Line::Say(pieces) => {
-            let mut chunks: Vec<String> = pieces
-                .iter()
-                .map(|text| chunk(json!({"content": text}), None))
-                .collect();
-            chunks.push(finish("stop"));
-            chunks.push(usage());
-            chunks.push("data: [DONE]\n\n".to_owned());
-            stream_of(chunks)
+            let chunks = pieces.iter().map(|text| chunk(json!({"content": text}), None));
+            stream_of(chunks.collect(), "stop")
         }
-        Line::Call(calls) => {
-            let mut chunks = Vec::new();
-            for (index, (name, arguments)) in calls.iter().enumerate() {
-                let id = format!("call_{index}");
-                let head = json!({"index": index, "id": id, "type": "function", "function": {"name": name, "arguments": ""}});
-                chunks.push(chunk(json!({"tool_calls": [head]}), None));
-                let arguments = arguments.to_string();
-                let (first, second) = arguments.split_at(arguments.len() / 2);
-                for piece in [first, second] {
-                    let more = json!({"index": index, "function": {"arguments": piece}});
-                    chunks.push(chunk(json!({"tool_calls": [more]}), None));
-                }
-            }
-            chunks.push(finish("tool_calls"));
-            chunks.push(usage());
-            chunks.push("data: [DONE]\n\n".to_owned());
-            stream_of(chunks)
-        }
+        Line::Call(calls) => stream_of(call_chunks(&calls), "tool_calls"),
         Line::Refuse(status, body) => (StatusCode::from_u16(status).unwrap(), body).into_response(),
         Line::Hang(text) => {
             let guard = Dropped(state);
@@ -182,8 +154,31 @@ fn usage() -> String {
     )
 }
 
+/// Arguments come in two pieces, as real models send them.
+fn call_chunks(calls: &[(String, Value)]) -> Vec<String> {
+    let mut chunks = Vec::new();
+    for (index, (name, arguments)) in calls.iter().enumerate() {
+        let function = json!({"name": name, "arguments": ""});
+        let head =
+            json!({"index": index, "id": format!("call_{index}"), "type": "function", "function": function});
+        chunks.push(chunk(json!({"tool_calls": [head]}), None));
+        let arguments = arguments.to_string();
+        let (first, second) = arguments.split_at(arguments.len() / 2);
+        for piece in [first, second] {
+            let more = json!({"index": index, "function": {"arguments": piece}});
+            chunks.push(chunk(json!({"tool_calls": [more]}), None));
+        }
+    }
+    chunks
+}
+
 /// One chunk per write, with a pause, so that each arrives alone.
-fn stream_of(chunks: Vec<String>) -> Response {
+fn stream_of(mut chunks: Vec<String>, reason: &str) -> Response {
+    chunks.extend([
+        chunk(json!({}), Some(reason)),
+        usage(),
+        "data: [DONE]\n\n".to_owned(),
+    ]);
     let paced = stream::iter(chunks).then(|chunk| async move {
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         Ok::<_, Infallible>(chunk)

@@ -1,14 +1,17 @@
 //! A sandboxd in this process, a scripted model, and a client.
 
-#![allow(dead_code, reason = "every test file uses another part of it")]
-
-pub mod model;
+pub(crate) mod model;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use lap_core::harness::{Contact, Delivery, Harness, HarnessEvent, HarnessEvents, OpenConversation, Sent};
 use lap_core::id::{InstanceId, SandboxId, SessionId, SystemEntropy, TurnId};
 use lap_core::secret::Secret;
@@ -20,19 +23,19 @@ use lap_sandboxd::{Sandboxd, Surroundings};
 use serde_json::{Value, json};
 
 /// Generous: the machine may be loaded.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Place {
-    pub folder: tempfile::TempDir,
-    pub sandbox: SandboxId,
-    pub instance: InstanceId,
-    pub session: SessionId,
-    pub key: SigningKey,
-    pub harness: SandboxdHarness,
+pub(crate) struct Place {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) sandbox: SandboxId,
+    pub(crate) instance: InstanceId,
+    pub(crate) session: SessionId,
+    pub(crate) key: SigningKey,
+    pub(crate) harness: SandboxdHarness,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let entropy = SystemEntropy::new();
         let now = SystemClock.now();
         Self {
@@ -46,7 +49,7 @@ impl Place {
     }
 
     /// The launch document, with `changes` laid over it.
-    pub fn document(&self, gateway: &str, changes: Value) -> String {
+    pub(crate) fn document(&self, gateway: &str, changes: Value) -> String {
         let mut document = json!({
             "sandbox": self.sandbox.to_string(),
             "instance": self.instance.to_string(),
@@ -64,7 +67,7 @@ impl Place {
         document.to_string()
     }
 
-    pub async fn start(&self, gateway: &str, changes: Value) -> Running<'_> {
+    pub(crate) async fn start(&self, gateway: &str, changes: Value) -> Running<'_> {
         let sandboxd = Sandboxd::start(&self.document(gateway, changes), surroundings())
             .await
             .unwrap();
@@ -76,7 +79,7 @@ impl Place {
         }
     }
 
-    pub fn contact(&self, address: &str) -> Contact {
+    pub(crate) fn contact(&self, address: &str) -> Contact {
         let token = self.key.mint(
             self.sandbox,
             Scope::Control,
@@ -90,11 +93,11 @@ impl Place {
         }
     }
 
-    pub fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join("sandbox").join(path)
     }
 
-    pub fn opening(&self) -> OpenConversation {
+    pub(crate) fn opening(&self) -> OpenConversation {
         OpenConversation {
             session: self.session,
             fence: 1,
@@ -108,7 +111,7 @@ impl Place {
     }
 }
 
-pub fn surroundings() -> Surroundings {
+pub(crate) fn surroundings() -> Surroundings {
     Surroundings {
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
@@ -116,11 +119,11 @@ pub fn surroundings() -> Surroundings {
     }
 }
 
-pub fn fresh_turn() -> TurnId {
+pub(crate) fn fresh_turn() -> TurnId {
     TurnId::fresh(&SystemEntropy::new(), SystemClock.now())
 }
 
-pub fn delivery(text: &str) -> Delivery {
+pub(crate) fn delivery(text: &str) -> Delivery {
     Delivery {
         turn: fresh_turn(),
         fence: 1,
@@ -130,18 +133,18 @@ pub fn delivery(text: &str) -> Delivery {
     }
 }
 
-pub struct Running<'a> {
-    pub place: &'a Place,
-    pub sandboxd: Sandboxd,
-    pub contact: Contact,
+pub(crate) struct Running<'a> {
+    pub(crate) place: &'a Place,
+    pub(crate) sandboxd: Sandboxd,
+    pub(crate) contact: Contact,
 }
 
 impl Running<'_> {
-    pub fn harness(&self) -> &SandboxdHarness {
+    pub(crate) fn harness(&self) -> &SandboxdHarness {
         &self.place.harness
     }
 
-    pub async fn opened(self) -> Self {
+    pub(crate) async fn opened(self) -> Self {
         self.harness().health(&self.contact, PATIENCE).await.unwrap();
         self.harness()
             .open(&self.contact, &self.place.opening())
@@ -150,7 +153,7 @@ impl Running<'_> {
         self
     }
 
-    pub async fn send(&self, delivery: &Delivery) -> HarnessEvents {
+    pub(crate) async fn send(&self, delivery: &Delivery) -> HarnessEvents {
         match self.harness().send(&self.contact, delivery).await.unwrap() {
             Sent::Started(events) => events,
             refused => panic!("{refused:?}"),
@@ -158,12 +161,12 @@ impl Running<'_> {
     }
 
     /// Runs a turn to its end.
-    pub async fn turn(&self, delivery: &Delivery) -> (Vec<HarnessEvent>, Outcome) {
+    pub(crate) async fn turn(&self, delivery: &Delivery) -> (Vec<HarnessEvent>, Outcome) {
         to_the_end(self.send(delivery).await).await
     }
 }
 
-pub async fn to_the_end(mut events: HarnessEvents) -> (Vec<HarnessEvent>, Outcome) {
+pub(crate) async fn to_the_end(mut events: HarnessEvents) -> (Vec<HarnessEvent>, Outcome) {
     let mut seen = Vec::new();
     let all = async {
         while let Some(event) = events.next().await {
@@ -177,12 +180,18 @@ pub async fn to_the_end(mut events: HarnessEvents) -> (Vec<HarnessEvent>, Outcom
         .last()
         .and_then(|event| event.outcome.clone())
         .expect("no outcome");
-    assert_eq!(seen.iter().filter(|event| event.outcome.is_some()).count(), 1);
+    let turn = seen.last().and_then(|event| event.turn);
+    assert_eq!(
+        seen.iter()
+            .filter(|event| event.outcome.is_some() && event.turn == turn)
+            .count(),
+        1
+    );
     (seen, outcome)
 }
 
 /// Reads on until an event fits.
-pub async fn until(events: &mut HarnessEvents, fits: impl Fn(&HarnessEvent) -> bool) -> HarnessEvent {
+pub(crate) async fn until(events: &mut HarnessEvents, fits: impl Fn(&HarnessEvent) -> bool) -> HarnessEvent {
     let found = async {
         loop {
             let event = events.next().await.expect("the stream ended").unwrap();
@@ -197,7 +206,7 @@ pub async fn until(events: &mut HarnessEvents, fits: impl Fn(&HarnessEvent) -> b
 }
 
 /// The text of the reply.
-pub fn text(outcome: &Outcome) -> String {
+pub(crate) fn text(outcome: &Outcome) -> String {
     let parts = outcome.reply.as_ref().unwrap()["parts"]
         .as_array()
         .unwrap()
@@ -210,7 +219,7 @@ pub fn text(outcome: &Outcome) -> String {
 }
 
 /// Waits on a condition.
-pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
@@ -219,7 +228,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 /// How many processes carry the sandbox's marker; found in another way than sandboxd's own.
-pub fn survivors(sandbox: SandboxId) -> usize {
+pub(crate) fn survivors(sandbox: SandboxId) -> usize {
     let marker = format!("LAP_SANDBOX_ID={sandbox}");
     let alive = std::process::Command::new("sh")
         .args([
@@ -230,4 +239,43 @@ pub fn survivors(sandbox: SandboxId) -> usize {
         .output()
         .unwrap();
     String::from_utf8(alive.stdout).unwrap().trim().parse().unwrap()
+}
+
+/// A call of a plain HTTP client.
+pub(crate) async fn raw(
+    running: &Running<'_>,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Vec<u8>,
+) -> (StatusCode, Value) {
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(format!("http://{}{path}", running.contact.address));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let answer = client
+        .request(request.body(Full::<Bytes>::from(body)).unwrap())
+        .await
+        .unwrap();
+    let status = answer.status();
+    let body = answer.into_body().collect().await.unwrap().to_bytes();
+    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+}
+
+/// The same with this sandbox's token and a JSON body.
+pub(crate) async fn call(
+    running: &Running<'_>,
+    method: &str,
+    path: &str,
+    body: Value,
+) -> (StatusCode, Value) {
+    let body = if body.is_null() {
+        Vec::new()
+    } else {
+        body.to_string().into_bytes()
+    };
+    raw(running, method, path, Some(running.contact.token.expose()), body).await
 }

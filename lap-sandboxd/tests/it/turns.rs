@@ -1,14 +1,12 @@
 //! Turns of the built-in harness against a scripted model, through the real client.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::model::{Line, Model, bash, say};
+use crate::support::{Place, delivery, eventually, survivors, text, to_the_end, until};
 use lap_core::harness::Harness;
 use lap_core::turn::TurnState;
 use serde_json::{Value, json};
-use support::model::{Line, Model, bash, say};
-use support::{Place, delivery, eventually, survivors, text, to_the_end, until};
 
 #[tokio::test]
 async fn a_tool_call_changes_the_workspace_and_the_answer_follows() {
