@@ -53,7 +53,12 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
     let store = SqliteStore::open(SqliteOptions::new(path, clock.clone())).await?;
     let identity = Identity::load(&store, &sealer, &*entropy, &*clock).await?;
     let program = std::env::current_exe().map_err(|error| {
-        Error::new(ErrorKind::Internal, "start", "the server cannot find its own program").with_source(error)
+        Error::new(
+            ErrorKind::Internal,
+            "start",
+            "the server cannot find its own program",
+        )
+        .with_source(error)
     })?;
     let demo_model = match &config.gateway {
         Gateway::Demo => Some(start_demo(&*entropy, clock.clone()).await?),
@@ -82,13 +87,23 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         sealer: Arc::new(sealer),
     };
     let engine = Engine::start(parts, engine_config(config, gateway_key)).await?;
-    Ok(Assembled { engine, vault, isolation, _demo_model: demo_model })
+    Ok(Assembled {
+        engine,
+        vault,
+        isolation,
+        _demo_model: demo_model,
+    })
 }
 
 async fn start_demo(entropy: &SystemEntropy, clock: Arc<SystemClock>) -> Result<DemoModel> {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     DemoModel::start(any_port, entropy, clock).await.map_err(|error| {
-        Error::new(ErrorKind::Unavailable, "start demo model", "the demo model cannot listen").with_source(error)
+        Error::new(
+            ErrorKind::Unavailable,
+            "start demo model",
+            "the demo model cannot listen",
+        )
+        .with_source(error)
     })
 }
 
@@ -96,11 +111,20 @@ async fn start_vault(config: &Config, program: PathBuf, gateway: String) -> Resu
     let command = VaultCommand {
         program,
         args: vec![OsString::from("vault")],
-        env: std::env::vars_os().filter(|(name, _)| PASSED_ON.iter().any(|passed| name == passed)).collect(),
+        env: std::env::vars_os()
+            .filter(|(name, _)| PASSED_ON.iter().any(|passed| name == passed))
+            .collect(),
     };
     let mut process = VaultProcessConfig::new(config.data_dir.join("vault"), command);
     process.sealing_key.clone_from(&config.encryption_key);
-    LocalVault::process(LocalVaultConfig { gateway, gateway_roots: None }, process).await
+    LocalVault::process(
+        LocalVaultConfig {
+            gateway,
+            gateway_roots: None,
+        },
+        process,
+    )
+    .await
 }
 
 fn engine_config(config: &Config, gateway_key: Secret) -> EngineConfig {
@@ -108,7 +132,10 @@ fn engine_config(config: &Config, gateway_key: Secret) -> EngineConfig {
     let mut engine = EngineConfig::default();
     engine.platform = Platform {
         repo_url: config.preinstalled_repo.clone(),
-        env: plain.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        env: plain
+            .iter()
+            .map(|(name, value)| (name.clone(), value.expose().to_owned()))
+            .collect(),
         // The demo model has another address at each start, which no sandbox sees.
         gateway_base: match &config.gateway {
             Gateway::Demo => "demo".to_owned(),
@@ -120,7 +147,12 @@ fn engine_config(config: &Config, gateway_key: Secret) -> EngineConfig {
     engine.git_token.clone_from(&config.container_env.git_token);
     engine.images = Images {
         default: config.images.fallback.clone(),
-        by_harness: config.images.by_harness.iter().map(|(id, image)| ((*id).to_owned(), image.clone())).collect(),
+        by_harness: config
+            .images
+            .by_harness
+            .iter()
+            .map(|(id, image)| ((*id).to_owned(), image.clone()))
+            .collect(),
     };
     engine.default_harness.clone_from(&config.default_harness);
     engine.idle_timeout = config.session_idle;

@@ -13,17 +13,27 @@ pub(crate) fn print(config: &Config, isolation: Isolation) {
         return;
     }
     print::line(format!("\nLAP {VERSION} serves on {url}"));
-    for key in config.generated_keys.iter().filter(|key| key.name == "MASTER_KEY") {
+    for key in config
+        .generated_keys
+        .iter()
+        .filter(|key| key.name == "MASTER_KEY")
+    {
         if key.is_fresh {
             print::line(format!("  master key  {}", config.master_key.expose()));
-            print::line(format!("              (shown once; kept in {})", key.path.display()));
+            print::line(format!(
+                "              (shown once; kept in {})",
+                key.path.display()
+            ));
         } else {
             print::line(format!("  master key  kept in {}", key.path.display()));
         }
     }
     print::line(format!("  data        {}", config.data_dir.display()));
     print::line(match &config.gateway {
-        Gateway::Demo => "  model       the built-in demo; set LITELLM_API_BASE and LITELLM_API_KEY for a real one".to_owned(),
+        Gateway::Demo => {
+            "  model       the built-in demo; set LITELLM_API_BASE and LITELLM_API_KEY for a real one"
+                .to_owned()
+        }
         Gateway::Configured { base, .. } => format!("  model       {base}"),
     });
     if isolation == Isolation::None {

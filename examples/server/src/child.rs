@@ -25,7 +25,10 @@ pub(crate) async fn sandboxd() -> ExitCode {
         tracing::debug!(%error, "sandboxd stays in its session");
     }
     let mut document = String::new();
-    if let Err(error) = std::io::stdin().take(LARGEST_DOCUMENT).read_to_string(&mut document) {
+    if let Err(error) = std::io::stdin()
+        .take(LARGEST_DOCUMENT)
+        .read_to_string(&mut document)
+    {
         print::error(format!("sandboxd: the launch document cannot be read: {error}"));
         return ExitCode::FAILURE;
     }
@@ -34,7 +37,10 @@ pub(crate) async fn sandboxd() -> ExitCode {
         entropy: Arc::new(SystemEntropy::new()),
         environment: std::env::vars().collect(),
     };
-    ended("sandboxd", lap_sandboxd::run(&document, surroundings, std::io::stdout()).await)
+    ended(
+        "sandboxd",
+        lap_sandboxd::run(&document, surroundings, std::io::stdout()).await,
+    )
 }
 
 /// Runs the vault until it is told to stop or nobody needs it.
@@ -48,7 +54,10 @@ pub(crate) async fn vault() -> ExitCode {
 }
 
 fn log() {
-    logging::start(&Log { filter: "info".to_owned(), format: LogFormat::Text });
+    logging::start(&Log {
+        filter: "info".to_owned(),
+        format: LogFormat::Text,
+    });
 }
 
 fn ended(name: &str, result: Result<()>) -> ExitCode {

@@ -9,7 +9,9 @@ use crate::config::{Log, LogFormat};
 /// Installs the subscriber of this process. A filter that does not parse was refused with the configuration.
 pub(crate) fn start(log: &Log) {
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr);
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
@@ -19,6 +21,9 @@ pub(crate) fn start(log: &Log) {
     let _ = if json {
         builder.json().flatten_event(true).try_init()
     } else {
-        builder.with_ansi(stderr().is_terminal()).with_target(false).try_init()
+        builder
+            .with_ansi(stderr().is_terminal())
+            .with_target(false)
+            .try_init()
     };
 }

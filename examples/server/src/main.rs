@@ -21,7 +21,9 @@ fn main() -> ExitCode {
         Verb::CheckConfig => check_config::run(flags),
         Verb::Config(what) => print_config::run(&what, flags),
         Verb::Doctor => block_on(Threads::One, doctor::run(flags)),
-        Verb::Serve => configured(flags, GeneratedKeys::Keep, |config| block_on(Threads::Many, serve::run(config))),
+        Verb::Serve => configured(flags, GeneratedKeys::Keep, |config| {
+            block_on(Threads::Many, serve::run(config))
+        }),
         Verb::Try(what) => configured(flags, GeneratedKeys::Preview, |config| {
             block_on(Threads::Many, try_prompt::run(config, what))
         }),
@@ -30,11 +32,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn configured(
-    flags: Flags,
-    keys: GeneratedKeys,
-    run: impl FnOnce(config::Config) -> ExitCode,
-) -> ExitCode {
+fn configured(flags: Flags, keys: GeneratedKeys, run: impl FnOnce(config::Config) -> ExitCode) -> ExitCode {
     configuration(flags, keys).map_or_else(|code| code, run)
 }
 

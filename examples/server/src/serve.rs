@@ -40,7 +40,9 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let metrics = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    let metrics = PrometheusBuilder::new()
+        .install_recorder()
+        .map_err(|error| error.to_string())?;
     let assembled = assemble(&config).await.map_err(|error| chain(&error))?;
     let mut options = HttpOptions::new(MasterKey::new(config.master_key.clone()));
     options.base_url.clone_from(&config.base_url.url);
@@ -51,7 +53,9 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
     let app = lap_http::router(assembled.engine.clone(), options);
     let shutdown = CancellationToken::new();
     let serving = tokio::spawn(
-        axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned()).into_future(),
+        axum::serve(listener, app)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+            .into_future(),
     );
     banner::print(&config, assembled.isolation);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;

@@ -37,7 +37,10 @@ pub(crate) async fn run(mut config: Config, what: Try) -> ExitCode {
     if let Err(error) = std::fs::remove_dir_all(&folder)
         && error.kind() != std::io::ErrorKind::NotFound
     {
-        print::error(format!("lap-server: {} could not be removed: {error}", folder.display()));
+        print::error(format!(
+            "lap-server: {} could not be removed: {error}",
+            folder.display()
+        ));
     }
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -75,9 +78,25 @@ async fn one_turn(platform: &Assembled, config: &Config, what: Try, keep: Option
         repo_url: what.repo,
         ..AgentDefinition::default()
     };
-    let agent = engine.create_agent(&caller, CreateAgent { definition, idempotency_key: None }).await?;
+    let agent = engine
+        .create_agent(
+            &caller,
+            CreateAgent {
+                definition,
+                idempotency_key: None,
+            },
+        )
+        .await?;
     let prompt = Some(vec![json!({ "type": "text", "text": what.prompt })]);
-    let session = engine.open_session(&caller, OpenSession { prompt, ..OpenSession::with(agent.id) }).await?;
+    let session = engine
+        .open_session(
+            &caller,
+            OpenSession {
+                prompt,
+                ..OpenSession::with(agent.id)
+            },
+        )
+        .await?;
     let completed = show(platform, session.id).await?;
     if let Some(target) = keep {
         keep_workspace(platform, config, session.id, &target).await?;
@@ -95,7 +114,10 @@ async fn show(platform: &Assembled, session: SessionId) -> Result<bool> {
             StreamItem::Event(event) => match event.kind.as_str() {
                 "turn.finished" => return Ok(show_end(&event)),
                 "session.failed" | "session.ended" => {
-                    print::error(format!("\nlap-server: the session ended: {}", text(&event.body, "reason")));
+                    print::error(format!(
+                        "\nlap-server: the session ended: {}",
+                        text(&event.body, "reason")
+                    ));
                     return Ok(false);
                 }
                 "session.phase" => {
@@ -116,7 +138,11 @@ fn show_harness(kind: &str, properties: &Value, tools: &mut BTreeMap<String, Str
         "message.part.updated" => {
             let part = &properties["part"];
             let (id, status) = (text(part, "id"), text(&part["state"], "status"));
-            if part["type"] != "tool" || tools.insert(id, status.clone()).is_some_and(|before| before == status) {
+            if part["type"] != "tool"
+                || tools
+                    .insert(id, status.clone())
+                    .is_some_and(|before| before == status)
+            {
                 return;
             }
             match status.as_str() {
@@ -134,18 +160,29 @@ fn show_end(event: &Event) -> bool {
     print::line("");
     let outcome = text(&event.body, "outcome");
     if outcome != "completed" {
-        print::error(format!("lap-server: the turn is {outcome}: {}", text(&event.body, "failure")));
+        print::error(format!(
+            "lap-server: the turn is {outcome}: {}",
+            text(&event.body, "failure")
+        ));
     }
     outcome == "completed"
 }
 
 fn text(value: &Value, name: &str) -> String {
-    value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .get(name)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 fn indent(output: &str) -> String {
     const SHOWN: usize = 12;
-    let mut lines: Vec<_> = output.lines().take(SHOWN).map(|line| format!("  {line}")).collect();
+    let mut lines: Vec<_> = output
+        .lines()
+        .take(SHOWN)
+        .map(|line| format!("  {line}"))
+        .collect();
     let more = output.lines().count().saturating_sub(SHOWN);
     if more > 0 {
         lines.push(format!("  … {more} more lines"));
@@ -154,15 +191,31 @@ fn indent(output: &str) -> String {
 }
 
 fn kept_folder(config: &Config) -> PathBuf {
-    let name = config.data_dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = config
+        .data_dir
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     config.data_dir.with_file_name(format!("{name}-workspace"))
 }
 
 /// The workspace moves out of the sandbox before the sandbox is removed.
-async fn keep_workspace(platform: &Assembled, config: &Config, session: SessionId, to: &PathBuf) -> Result<()> {
+async fn keep_workspace(
+    platform: &Assembled,
+    config: &Config,
+    session: SessionId,
+    to: &PathBuf,
+) -> Result<()> {
     let found = platform.engine.session(session).await?;
-    let Some(sandbox) = found.sandbox else { return Ok(()) };
-    let from = config.data_dir.join("sandboxes").join(sandbox.to_string()).join("workspace");
+    let Some(sandbox) = found.sandbox else {
+        return Ok(());
+    };
+    let from = config
+        .data_dir
+        .join("sandboxes")
+        .join(sandbox.to_string())
+        .join("workspace");
     match std::fs::rename(&from, to) {
         Ok(()) => print::error(format!("the workspace is kept in {}", to.display())),
         Err(error) => print::error(format!("lap-server: the workspace could not be kept: {error}")),
@@ -173,14 +226,21 @@ async fn keep_workspace(platform: &Assembled, config: &Config, session: SessionI
 /// Nothing of the attempt is left: sessions, sandboxes, vault.
 async fn end(platform: &Assembled) {
     let engine = &platform.engine;
-    let query = lap_core::store::SessionQuery { limit: 10, ..Default::default() };
+    let query = lap_core::store::SessionQuery {
+        limit: 10,
+        ..Default::default()
+    };
     for session in engine.list_sessions(query).await.unwrap_or_default() {
         let _ = engine.close_session(&Caller::default(), session.id).await;
         let Some(sandbox) = session.sandbox else { continue };
         let gone = async {
             let store = &engine.backends().store;
             while !matches!(store.sandbox(sandbox).await, Ok(None)) {
-                if store.sandbox(sandbox).await.is_ok_and(|s| s.is_some_and(|s| s.state == SandboxState::Gone)) {
+                if store
+                    .sandbox(sandbox)
+                    .await
+                    .is_ok_and(|s| s.is_some_and(|s| s.state == SandboxState::Gone))
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;

@@ -1,0 +1,176 @@
+//! A server process on a data folder of its own.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::client::{Client, PATIENCE, eventually};
+
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_lap-server");
+
+pub(crate) struct Server {
+    child: Child,
+    environment: BTreeMap<String, String>,
+    folder: TempDir,
+    pub(crate) client: Client,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    pub(crate) async fn start_with(environment: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let environment = environment
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let (child, base) = spawn(folder.path(), &environment, 0);
+        let key = std::fs::read_to_string(folder.path().join("data/master-key")).unwrap();
+        let client = Client::new(&base, key.trim());
+        Self {
+            child,
+            environment,
+            folder,
+            client,
+        }
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub(crate) fn kill_9(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let done = Command::new("kill")
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
+        assert!(done.success());
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        let (child, base) = spawn(self.folder.path(), &self.environment, 0);
+        self.child = child;
+        self.client = Client::new(&base, &self.client.key);
+    }
+
+    /// Ids of processes that belong to a sandbox of this server, whoever their parent is.
+    pub(crate) fn sandbox_processes(&self) -> Vec<u32> {
+        let folder = self.data().join("sandboxes");
+        processes(|process| {
+            let cwd = std::fs::read_link(process.join("cwd")).unwrap_or_default();
+            let environ = std::fs::read(process.join("environ")).unwrap_or_default();
+            let environ = String::from_utf8_lossy(&environ).into_owned();
+            cwd.starts_with(&folder) || environ.contains(&*folder.to_string_lossy())
+        })
+    }
+
+    pub(crate) fn sandbox_folders(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.data().join("sandboxes"));
+        entries
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default()
+    }
+
+    /// No process and no folder of any sandbox is left.
+    pub(crate) async fn nothing_left(&self) {
+        eventually("nothing of a sandbox is left", async || {
+            let (processes, folders) = (self.sandbox_processes(), self.sandbox_folders());
+            if processes.is_empty() && folders.is_empty() {
+                return Ok(());
+            }
+            Err(format!("processes {processes:?}, folders {folders:?}"))
+        })
+        .await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        // Whatever a failed test left: everything that works in this folder, the vault included.
+        let folder = self.folder.path().to_owned();
+        for pid in processes(|process| {
+            let cmdline = std::fs::read(process.join("cmdline")).unwrap_or_default();
+            let ours = String::from_utf8_lossy(&cmdline).contains("lap-server");
+            let files = std::fs::read_dir(process.join("fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            ours && files
+                .flat_map(|file| std::fs::read_link(file.path()))
+                .any(|file| file.starts_with(&folder))
+        }) {
+            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
+        }
+    }
+}
+
+fn processes(belongs: impl Fn(&Path) -> bool) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let numbered =
+        entries.filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())));
+    numbered
+        .filter(|(_, path)| belongs(path))
+        .map(|(pid, _): (u32, _)| pid)
+        .collect()
+}
+
+/// Starts the server and reads its address from what it prints.
+fn spawn(folder: &Path, environment: &BTreeMap<String, String>, port: u16) -> (Child, String) {
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join("server.log"))
+        .unwrap();
+    let mut child = Command::new(BINARY)
+        .args(["--dev", "--port", &port.to_string(), "--data-dir"])
+        .arg(folder.join("data"))
+        .current_dir(folder)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (lines, said) = mpsc::channel();
+    std::thread::spawn(move || {
+        // Read to the end, so that the server never writes into a closed pipe.
+        for line in output.lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+    let mut waited = Duration::ZERO;
+    loop {
+        match said.recv_timeout(Duration::from_millis(200)) {
+            Ok(line) => {
+                if let Some((_, base)) = line.split_once("serves on ") {
+                    return (child, base.trim().to_owned());
+                }
+            }
+            Err(mpsc::RecvTimeoutError::Timeout) => waited += Duration::from_millis(200),
+            Err(mpsc::RecvTimeoutError::Disconnected) => waited = PATIENCE,
+        }
+        if waited >= PATIENCE {
+            let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+            panic!("the server did not start:\n{log}");
+        }
+    }
+}
