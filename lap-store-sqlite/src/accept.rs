@@ -37,7 +37,9 @@ pub(crate) async fn accept(tx: &mut Tx, accept: Accept) -> Answer<Accepted> {
     if let Some(turn) = turns::find(tx, known).await? {
         return Ok(Accepted::Replayed(turn));
     }
-    let Some(situation) = situation(tx, &accept).await? else { return Ok(Accepted::NoSession) };
+    let Some(situation) = situation(tx, &accept).await? else {
+        return Ok(Accepted::NoSession);
+    };
     if !situation.state.is_active() {
         return Ok(Accepted::Ended(situation.state));
     }
@@ -50,20 +52,29 @@ pub(crate) async fn accept(tx: &mut Tx, accept: Accept) -> Answer<Accepted> {
         remember(tx, request, accept.turn.id).await?;
     }
     let turn = queue(tx, &accept, situation.last_number + 1).await?;
-    if starts { start(tx, &accept, &turn, situation.place).await } else { Ok(Accepted::Queued(turn)) }
+    if starts {
+        start(tx, &accept, &turn, situation.place).await
+    } else {
+        Ok(Accepted::Queued(turn))
+    }
 }
 
 async fn situation(tx: &mut Tx, accept: &Accept) -> Answer<Option<Situation>> {
     let select = "SELECT s.state, b.place, \
                   (SELECT max(number) FROM lap_turns WHERE session = s.id) AS last_number, \
-                  EXISTS (SELECT 1 FROM lap_turns WHERE session = s.id AND state IN ('sending', 'running')) AS is_open, \
+                  EXISTS (SELECT 1 FROM lap_turns WHERE session = s.id AND state IN ('sending', 'running')) \
+                  AS is_open, \
                   (SELECT count(*) FROM lap_turns WHERE session = s.id AND state = 'queued') AS queued \
                   FROM lap_sessions s LEFT JOIN lap_sandboxes b ON b.id = s.sandbox WHERE s.id = ?1";
-    let Some(row) = tx.first(sql(select).bind(accept.session.to_string())).await? else { return Ok(None) };
+    let Some(row) = tx.first(sql(select).bind(accept.session.to_string())).await? else {
+        return Ok(None);
+    };
     Ok(Some(Situation {
         state: row.named("state", SessionState::from_name)?,
         place: row.maybe_place("place")?,
-        last_number: row.maybe_integer("last_number")?.map_or(Ok(0), |_| row.number("last_number"))?,
+        last_number: row
+            .maybe_integer("last_number")?
+            .map_or(Ok(0), |_| row.number("last_number"))?,
         is_open: row.flag("is_open")?,
         queued: row.number("queued")?,
     }))

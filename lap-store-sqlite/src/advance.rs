@@ -17,18 +17,29 @@ use crate::{events, sessions, turns, work};
 
 pub(crate) async fn advance(tx: &mut Tx, advance: Advance) -> Answer<Advanced> {
     let (id, hold) = (advance.session, &advance.hold);
-    let Some(session) = sessions::find(tx, id).await? else { return Ok(Advanced::Stale) };
+    let Some(session) = sessions::find(tx, id).await? else {
+        return Ok(Advanced::Stale);
+    };
     if session.state != SessionState::Creating || !work::holds(tx, hold, WorkKind::BringUp, id).await? {
         return Ok(Advanced::Stale);
     }
     match advance.step {
-        Step::Phase(phase, detail) => {
-            reach_phase(tx, session, phase, detail).await.map(|session| Advanced::Done(session, None))
-        }
-        Step::Ready { conversation, address, reap_after } => {
+        Step::Phase(phase, detail) => reach_phase(tx, session, phase, detail)
+            .await
+            .map(|session| Advanced::Done(session, None)),
+        Step::Ready {
+            conversation,
+            address,
+            reap_after,
+        } => {
             become_ready(tx, id, conversation, address).await?;
             work::complete(tx, hold).await?;
-            let reap = NewWork { kind: WorkKind::Reap, key: id.to_string(), place: None, after: reap_after };
+            let reap = NewWork {
+                kind: WorkKind::Reap,
+                key: id.to_string(),
+                place: None,
+                after: reap_after,
+            };
             work::enqueue(tx, reap).await?;
             let started = start_first(tx, &session, hold).await?;
             let session = sessions::find(tx, id).await?.ok_or(sqlx::Error::RowNotFound)?;
@@ -42,7 +53,9 @@ pub(crate) async fn advance(tx: &mut Tx, advance: Advance) -> Answer<Advanced> {
                 open: TurnState::Failed,
                 queued: TurnState::Failed,
             };
-            end_session(tx, id, &ending).await.map(|session| Advanced::Done(session, None))
+            end_session(tx, id, &ending)
+                .await
+                .map(|session| Advanced::Done(session, None))
         }
     }
 }
@@ -59,8 +72,17 @@ async fn reach_phase(tx: &mut Tx, session: Session, phase: Phase, detail: Option
         .bind(phase.as_str())
         .bind(detail.clone());
     tx.run(update).await?;
-    events::log(tx, session.id, vec![NewEvent::session_phase(phase, detail.as_deref())]).await?;
-    Ok(Session { phase: Some(phase), phase_detail: detail, ..session })
+    events::log(
+        tx,
+        session.id,
+        vec![NewEvent::session_phase(phase, detail.as_deref())],
+    )
+    .await?;
+    Ok(Session {
+        phase: Some(phase),
+        phase_detail: detail,
+        ..session
+    })
 }
 
 async fn become_ready(tx: &mut Tx, id: SessionId, conversation: String, address: String) -> Answer<()> {
@@ -77,19 +99,36 @@ async fn become_ready(tx: &mut Tx, id: SessionId, conversation: String, address:
                   state_since = iif(state = 'provisioning', ?3, state_since), \
                   state = iif(state = 'provisioning', 'claimed', state) \
                   WHERE id = (SELECT sandbox FROM lap_sessions WHERE id = ?1)";
-    tx.run(sql(update).bind(id.to_string()).bind(address).bind(tx.now.unix_millis())).await?;
-    events::log(tx, id, vec![NewEvent::session_ready()]).await.map(drop)
+    tx.run(
+        sql(update)
+            .bind(id.to_string())
+            .bind(address)
+            .bind(tx.now.unix_millis()),
+    )
+    .await?;
+    events::log(tx, id, vec![NewEvent::session_ready()])
+        .await
+        .map(drop)
 }
 
 /// The first queued turn is sending, with its item held by the worker that brought the session up.
 async fn start_first(tx: &mut Tx, session: &Session, hold: &Hold) -> Answer<Option<(Turn, WorkItem)>> {
-    let Some(turn) = turns::start_next(tx, session.id).await? else { return Ok(None) };
+    let Some(turn) = turns::start_next(tx, session.id).await? else {
+        return Ok(None);
+    };
     let place = place_of(tx, session).await?;
-    let born = Born { kind: WorkKind::Turn, session: session.id, place, holder: Some(hold.worker) };
+    let born = Born {
+        kind: WorkKind::Turn,
+        session: session.id,
+        place,
+        holder: Some(hold.worker),
+    };
     Ok(work::bear(tx, born).await?.map(|item| (turn, item)))
 }
 
 async fn place_of(tx: &mut Tx, session: &Session) -> Answer<Place> {
     let select = sql("SELECT place FROM lap_sandboxes WHERE id = ?1");
-    tx.one(select.bind(session.sandbox.map(|sandbox| sandbox.to_string()))).await?.place("place")
+    tx.one(select.bind(session.sandbox.map(|sandbox| sandbox.to_string())))
+        .await?
+        .place("place")
 }

@@ -22,7 +22,8 @@ use crate::writer::Tx;
 #[async_trait]
 impl Agents for SqliteStore {
     async fn create_agent(&self, new: NewAgent) -> Result<Created> {
-        self.write("create agent", move |tx| create(tx, new).boxed()).await
+        self.write("create agent", move |tx| create(tx, new).boxed())
+            .await
     }
 
     async fn agent(&self, id: AgentId) -> Result<Option<Agent>> {
@@ -30,11 +31,13 @@ impl Agents for SqliteStore {
     }
 
     async fn list_agents(&self, query: AgentQuery) -> Result<AgentPage> {
-        self.read("list agents", move |link| list(link, query).boxed()).await
+        self.read("list agents", move |link| list(link, query).boxed())
+            .await
     }
 
     async fn update_agent(&self, update: AgentUpdate) -> Result<Updated> {
-        self.write("update agent", move |tx| update_agent(tx, update).boxed()).await
+        self.write("update agent", move |tx| update_agent(tx, update).boxed())
+            .await
     }
 
     async fn delete_agent(&self, id: AgentId) -> Result<Option<Vec<SessionId>>> {
@@ -55,7 +58,11 @@ fn agent(row: &SqliteRow) -> Answer<Agent> {
 
 async fn find(link: &mut Link, id: AgentId) -> Answer<Option<Agent>> {
     let select = sql("SELECT * FROM lap_agents WHERE id = ?1 AND deleted_at IS NULL");
-    link.first(select.bind(id.to_string())).await?.as_ref().map(agent).transpose()
+    link.first(select.bind(id.to_string()))
+        .await?
+        .as_ref()
+        .map(agent)
+        .transpose()
 }
 
 async fn create(tx: &mut Tx, new: NewAgent) -> Answer<Created> {
@@ -102,15 +109,24 @@ async fn update_agent(tx: &mut Tx, update: AgentUpdate) -> Answer<Updated> {
     if let Some(row) = tx.first(statement).await? {
         return agent(&row).map(Updated::Done);
     }
-    Ok(if find(tx, update.id).await?.is_some() { Updated::Changed } else { Updated::Missing })
+    Ok(if find(tx, update.id).await?.is_some() {
+        Updated::Changed
+    } else {
+        Updated::Missing
+    })
 }
 
 async fn delete(tx: &mut Tx, id: AgentId) -> Answer<Option<Vec<SessionId>>> {
     let update = sql("UPDATE lap_agents SET deleted_at = ?2 WHERE id = ?1 AND deleted_at IS NULL");
-    if tx.run(update.bind(id.to_string()).bind(tx.now.unix_millis())).await? == 0 {
+    if tx
+        .run(update.bind(id.to_string()).bind(tx.now.unix_millis()))
+        .await?
+        == 0
+    {
         return Ok(None);
     }
-    let select = "SELECT id FROM lap_sessions WHERE agent = ?1 AND state IN ('creating', 'ready') ORDER BY id";
+    let select =
+        "SELECT id FROM lap_sessions WHERE agent = ?1 AND state IN ('creating', 'ready') ORDER BY id";
     let rows = tx.all(sql(select).bind(id.to_string())).await?;
     let ending = Ending {
         state: SessionState::Dead,
@@ -173,13 +189,20 @@ async fn read_page(link: &mut Link, query: AgentQuery) -> Answer<AgentPage> {
         AgentOrder::Harness => "harness",
         AgentOrder::Sessions => "sessions",
     };
-    let select = sql(if query.descending { page!("DESC") } else { page!("ASC") })
-        .bind(needle)
-        .bind(order)
-        .bind(i64::from(query.limit))
-        .bind(i64::from(query.offset));
+    let select = sql(if query.descending {
+        page!("DESC")
+    } else {
+        page!("ASC")
+    })
+    .bind(needle)
+    .bind(order)
+    .bind(i64::from(query.limit))
+    .bind(i64::from(query.offset));
     let rows = link.all(select).await?;
-    Ok(AgentPage { agents: rows.iter().map(summary).collect::<Answer<_>>()?, total })
+    Ok(AgentPage {
+        agents: rows.iter().map(summary).collect::<Answer<_>>()?,
+        total,
+    })
 }
 
 fn summary(row: &SqliteRow) -> Answer<AgentSummary> {

@@ -23,20 +23,34 @@ pub(crate) struct Ending {
     pub(crate) queued: TurnState,
 }
 
-/// Ends a session that exists: its turns first, then itself, then its work and its sandbox. Its last event is its own.
+/// Ends a session that exists: its turns first, then itself, then its work and its sandbox. Its last event is
+/// its own.
 pub(crate) async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> Answer<Session> {
     let reason = ending.reason.as_deref().unwrap_or("the session has ended");
     let mut log = Vec::new();
     for turn in turns::unfinished(tx, id).await? {
-        let state = if turn.state.is_open() { ending.open } else { ending.queued };
-        let turn = turns::conclude(tx, turn.id, Outcome { state, ..Outcome::failed(reason) }).await?;
+        let state = if turn.state.is_open() {
+            ending.open
+        } else {
+            ending.queued
+        };
+        let turn = turns::conclude(
+            tx,
+            turn.id,
+            Outcome {
+                state,
+                ..Outcome::failed(reason)
+            },
+        )
+        .await?;
         log.push(NewEvent::turn_finished(&turn));
     }
     log.push(match ending.state {
         SessionState::Failed => NewEvent::session_failed(reason),
         _ => NewEvent::session_ended(ending.by, ending.reason.as_deref()),
     });
-    let update = "UPDATE lap_sessions SET state = ?2, state_since = ?3, ended_by = ?4, failure = ?5 WHERE id = ?1";
+    let update =
+        "UPDATE lap_sessions SET state = ?2, state_since = ?3, ended_by = ?4, failure = ?5 WHERE id = ?1";
     let update = sql(update)
         .bind(id.to_string())
         .bind(ending.state.as_str())
@@ -51,5 +65,8 @@ pub(crate) async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> 
         sandboxes::let_go(tx, sandbox, SandboxState::Stopping, reason).await?;
     }
     // An ended session answers nowhere.
-    Ok(Session { address: None, ..session })
+    Ok(Session {
+        address: None,
+        ..session
+    })
 }

@@ -22,7 +22,10 @@ impl std::error::Error for Unreadable {}
 pub(crate) fn from_sqlx(operation: &'static str, error: sqlx::Error) -> Error {
     let (kind, message) = match &error {
         sqlx::Error::Database(database) => from_code(&**database),
-        sqlx::Error::Io(_) => (ErrorKind::Unavailable, "the database file cannot be read or written"),
+        sqlx::Error::Io(_) => (
+            ErrorKind::Unavailable,
+            "the database file cannot be read or written",
+        ),
         sqlx::Error::WorkerCrashed => (ErrorKind::Unavailable, "the connection to the database has ended"),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => (
             ErrorKind::Corrupt,
@@ -35,15 +38,37 @@ pub(crate) fn from_sqlx(operation: &'static str, error: sqlx::Error) -> Error {
 
 /// SQLite's primary result codes (<https://www.sqlite.org/rescode.html>): the low byte of what sqlx reports.
 fn from_code(error: &dyn DatabaseError) -> (ErrorKind, &'static str) {
-    let code = error.code().and_then(|code| code.parse::<i64>().ok()).unwrap_or(1) & 0xff;
+    let code = error
+        .code()
+        .and_then(|code| code.parse::<i64>().ok())
+        .unwrap_or(1)
+        & 0xff;
     match code {
-        5 | 6 => (ErrorKind::Unavailable, "another program holds the database file; it may let go soon"),
-        7 => (ErrorKind::Unavailable, "there is not enough memory for the database"),
-        8 => (ErrorKind::Unavailable, "the database file is read-only; make it and its folder writable"),
+        5 | 6 => (
+            ErrorKind::Unavailable,
+            "another program holds the database file; it may let go soon",
+        ),
+        7 => (
+            ErrorKind::Unavailable,
+            "there is not enough memory for the database",
+        ),
+        8 => (
+            ErrorKind::Unavailable,
+            "the database file is read-only; make it and its folder writable",
+        ),
         9 => (ErrorKind::Unavailable, "the statement was interrupted"),
-        10 => (ErrorKind::Unavailable, "the disk of the database reported an error"),
-        11 => (ErrorKind::Corrupt, "the database file is damaged; restore it from a backup"),
-        13 => (ErrorKind::Unavailable, "the disk of the database is full; free some space"),
+        10 => (
+            ErrorKind::Unavailable,
+            "the disk of the database reported an error",
+        ),
+        11 => (
+            ErrorKind::Corrupt,
+            "the database file is damaged; restore it from a backup",
+        ),
+        13 => (
+            ErrorKind::Unavailable,
+            "the disk of the database is full; free some space",
+        ),
         14 => (ErrorKind::Unavailable, "the database file cannot be opened"),
         26 => (ErrorKind::Corrupt, "the file is not a SQLite database"),
         19 => (ErrorKind::Internal, "the write breaks a rule of the schema"),

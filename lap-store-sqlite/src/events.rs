@@ -18,15 +18,20 @@ use crate::writer::Tx;
 #[async_trait]
 impl Events for SqliteStore {
     async fn append(&self, appends: Vec<Append>) -> Result<Vec<Appended>> {
-        self.write("append events", move |tx| append_all(tx, appends).boxed()).await
+        self.write("append events", move |tx| append_all(tx, appends).boxed())
+            .await
     }
 
     async fn events(&self, session: SessionId, after: u64, limit: u32) -> Result<Option<EventPage>> {
-        self.read("read events", move |link| page(link, session, after, limit).boxed()).await
+        self.read("read events", move |link| {
+            page(link, session, after, limit).boxed()
+        })
+        .await
     }
 
     async fn cursor(&self, session: SessionId, source: SandboxId) -> Result<u64> {
-        self.read("read cursor", move |link| cursor(link, session, source).boxed()).await
+        self.read("read cursor", move |link| cursor(link, session, source).boxed())
+            .await
     }
 }
 
@@ -37,22 +42,32 @@ pub(crate) async fn log(tx: &mut Tx, session: SessionId, new: Vec<NewEvent>) -> 
     }
     let update = "UPDATE lap_event_heads SET last = last + ?2 WHERE session = ?1 RETURNING last";
     let count = new.len() as u64;
-    let last = tx.one(sql(update).bind(session.to_string()).bind(stored(count))).await?.number("last")?;
+    let last = tx
+        .one(sql(update).bind(session.to_string()).bind(stored(count)))
+        .await?
+        .number("last")?;
     insert(tx, session, last.saturating_sub(count), new).await
 }
 
 /// The log of a new session.
 pub(crate) async fn begin_log(tx: &mut Tx, session: SessionId, new: Vec<NewEvent>) -> Answer<()> {
     let head = "INSERT INTO lap_event_heads (session, first_kept, last) VALUES (?1, 1, ?2)";
-    tx.run(sql(head).bind(session.to_string()).bind(stored(new.len() as u64))).await?;
+    tx.run(sql(head).bind(session.to_string()).bind(stored(new.len() as u64)))
+        .await?;
     insert(tx, session, 0, new).await.map(drop)
 }
 
 async fn insert(tx: &mut Tx, session: SessionId, after: u64, new: Vec<NewEvent>) -> Answer<Vec<Event>> {
-    let text = "INSERT INTO lap_events (session, id, kind, turn, body, origin, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let text = "INSERT INTO lap_events (session, id, kind, turn, body, origin, at) \
+                VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let mut events = Vec::with_capacity(new.len());
     for (id, new) in (after + 1..).zip(new) {
-        let NewEvent { kind, turn, body, origin } = new;
+        let NewEvent {
+            kind,
+            turn,
+            body,
+            origin,
+        } = new;
         let insert = sql(text)
             .bind(session.to_string())
             .bind(stored(id))
@@ -62,7 +77,15 @@ async fn insert(tx: &mut Tx, session: SessionId, after: u64, new: Vec<NewEvent>)
             .bind(origin.map(stored))
             .bind(tx.now.unix_millis());
         tx.run(insert).await?;
-        events.push(Event { session, id, kind, turn, body, origin, at: tx.now });
+        events.push(Event {
+            session,
+            id,
+            kind,
+            turn,
+            body,
+            origin,
+            at: tx.now,
+        });
     }
     Ok(events)
 }
@@ -119,13 +142,19 @@ async fn ingest_refused(tx: &mut Tx, session: SessionId, ingest: Ingest) -> Answ
 
 /// sending -> running; `false` when the turn is not sending.
 async fn run(tx: &mut Tx, session: SessionId, turn: TurnId) -> Answer<bool> {
-    let update = "UPDATE lap_turns SET state = 'running' WHERE id = ?1 AND session = ?2 AND state = 'sending'";
-    Ok(tx.run(sql(update).bind(turn.to_string()).bind(session.to_string())).await? > 0)
+    let update =
+        "UPDATE lap_turns SET state = 'running' WHERE id = ?1 AND session = ?2 AND state = 'sending'";
+    Ok(tx
+        .run(sql(update).bind(turn.to_string()).bind(session.to_string()))
+        .await?
+        > 0)
 }
 
 async fn cursor(link: &mut Link, session: SessionId, source: SandboxId) -> Answer<u64> {
     let select = "SELECT cursor FROM lap_cursors WHERE session = ?1 AND source = ?2";
-    let row = link.first(sql(select).bind(session.to_string()).bind(source.to_string())).await?;
+    let row = link
+        .first(sql(select).bind(session.to_string()).bind(source.to_string()))
+        .await?;
     row.map_or(Ok(0), |row| row.number("cursor"))
 }
 
@@ -136,9 +165,14 @@ async fn page(link: &mut Link, session: SessionId, after: u64, limit: u32) -> An
                   FROM lap_event_heads h LEFT JOIN lap_events e ON e.session = h.session AND e.id > ?2 \
                   WHERE h.session = ?1 ORDER BY e.id LIMIT ?3";
     // The head is wanted even when no event is.
-    let select = sql(select).bind(session.to_string()).bind(stored(after)).bind(i64::from(limit.max(1)));
+    let select = sql(select)
+        .bind(session.to_string())
+        .bind(stored(after))
+        .bind(i64::from(limit.max(1)));
     let rows = link.all(select).await?;
-    let Some(first) = rows.first() else { return Ok(None) };
+    let Some(first) = rows.first() else {
+        return Ok(None);
+    };
     let (first_kept, head) = (first.number("first_kept")?, first.number("last")?);
     let mut events = Vec::with_capacity(rows.len());
     for row in rows.iter().take(limit as usize) {
@@ -146,7 +180,11 @@ async fn page(link: &mut Link, session: SessionId, after: u64, limit: u32) -> An
             events.push(event(session, row)?);
         }
     }
-    Ok(Some(EventPage { events, first_kept, head }))
+    Ok(Some(EventPage {
+        events,
+        first_kept,
+        head,
+    }))
 }
 
 fn event(session: SessionId, row: &SqliteRow) -> Answer<Event> {
@@ -156,7 +194,9 @@ fn event(session: SessionId, row: &SqliteRow) -> Answer<Event> {
         kind: row.text("kind")?,
         turn: row.maybe_id("turn")?,
         body: row.json("body")?,
-        origin: row.maybe_integer("origin")?.and_then(|origin| u64::try_from(origin).ok()),
+        origin: row
+            .maybe_integer("origin")?
+            .and_then(|origin| u64::try_from(origin).ok()),
         at: row.time("at")?,
     })
 }

@@ -31,7 +31,9 @@ where
         .bind(request.parent.clone())
         .bind(request.key.clone())
         .bind(tx.now.unix_millis());
-    let Some(row) = tx.first(select).await? else { return Ok(Seen::New) };
+    let Some(row) = tx.first(select).await? else {
+        return Ok(Seen::New);
+    };
     if row.text("body_hash")? != request.body_hash {
         return Ok(Seen::KeyReused);
     }

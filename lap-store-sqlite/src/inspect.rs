@@ -44,7 +44,11 @@ pub(crate) fn look(path: &Path) -> Result<Found> {
         Err(error) if error.kind() == IoKind::NotFound => return Ok(Found::Nothing),
         Err(error) => return Err(refused(&format!("the database {shown} cannot be read"), error)),
         Ok(found) if !found.is_file() => {
-            return Err(Error::invalid(OPERATION, "path", format!("the database path {shown} is not a file")));
+            return Err(Error::invalid(
+                OPERATION,
+                "path",
+                format!("the database path {shown} is not a file"),
+            ));
         }
         Ok(_) => {}
     }
@@ -71,7 +75,9 @@ fn header(path: &Path) -> std::io::Result<Result<Found>> {
         );
         return Ok(Err(Error::new(ErrorKind::Corrupt, OPERATION, message)));
     }
-    Ok(Ok(Found::Database { checked: size <= CHECKED_BYTES }))
+    Ok(Ok(Found::Database {
+        checked: size <= CHECKED_BYTES,
+    }))
 }
 
 /// Refuses a damaged file and a newer schema, through a connection that cannot write.
@@ -79,7 +85,11 @@ pub(crate) async fn refuse(connect: &SqliteConnectOptions, path: &Path, checked:
     let connect = connect.clone().read_only(true).create_if_missing(false);
     let connection = connect.connect().await.map_err(|error| damaged(path, error))?;
     let mut link = Link::new(connection, Arc::new(Counters::default()));
-    let problem = if checked { problem(&mut link).await } else { Ok(None) };
+    let problem = if checked {
+        problem(&mut link).await
+    } else {
+        Ok(None)
+    };
     let answer = match problem {
         Ok(None) => migrate::check(&mut link, &path.display().to_string()).await,
         Ok(Some(problem)) => Err(damaged(path, sqlx::Error::Protocol(problem))),
@@ -100,6 +110,9 @@ fn damaged(path: &Path, error: sqlx::Error) -> Error {
     if mapped.kind() == ErrorKind::Unavailable {
         return mapped;
     }
-    let message = format!("the database {} is damaged; restore a backup. Nothing was changed", path.display());
+    let message = format!(
+        "the database {} is damaged; restore a backup. Nothing was changed",
+        path.display()
+    );
     Error::new(ErrorKind::Corrupt, OPERATION, message).with_source(mapped)
 }

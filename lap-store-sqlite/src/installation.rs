@@ -15,7 +15,8 @@ use crate::writer::Tx;
 #[async_trait]
 impl Installation for SqliteStore {
     async fn instance(&self, candidate: Instance) -> Result<Instance> {
-        self.write("read instance", move |tx| instance(tx, candidate).boxed()).await
+        self.write("read instance", move |tx| instance(tx, candidate).boxed())
+            .await
     }
 
     async fn ping(&self) -> Result<()> {
@@ -25,9 +26,17 @@ impl Installation for SqliteStore {
 
 async fn instance(tx: &mut Tx, candidate: Instance) -> Answer<Instance> {
     let insert = "INSERT INTO lap_instance (one, id, signing_seed) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING";
-    tx.run(sql(insert).bind(candidate.id.to_string()).bind(candidate.signing_seed.as_text().to_owned())).await?;
+    tx.run(
+        sql(insert)
+            .bind(candidate.id.to_string())
+            .bind(candidate.signing_seed.as_text().to_owned()),
+    )
+    .await?;
     let row = tx.one(sql("SELECT id, signing_seed FROM lap_instance")).await?;
-    Ok(Instance { id: row.id("id")?, signing_seed: Sealed::from_text(row.text("signing_seed")?) })
+    Ok(Instance {
+        id: row.id("id")?,
+        signing_seed: Sealed::from_text(row.text("signing_seed")?),
+    })
 }
 
 /// Reads a page of the file, so that a lost disk shows.

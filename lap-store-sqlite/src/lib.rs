@@ -1,9 +1,9 @@
 //! LAP's Store in one SQLite file.
 //!
-//! One process uses a file at a time; a lock file next to the database sees to it. Every method of the contract that
-//! may change something is one job of the one [writer](writer), hence one atomic commit; methods that only
-//! read use a few reading connections that never wait. Tables begin with `lap_`, so the file can be shared with a
-//! host's own tables.
+//! One process uses a file at a time; a lock file next to the database sees to it. Every method of the contract
+//! that may change something is one job of the one writer, hence one atomic commit; methods that only read use a
+//! few reading connections that never wait. Tables begin with `lap_`, so the file can be shared with a host's own
+//! tables.
 //!
 //! ```no_run
 //! # use std::sync::Arc;

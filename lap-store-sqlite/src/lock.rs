@@ -43,7 +43,9 @@ impl FileLock {
             }
         }
         // Only for the message that another process shows; the lock does not depend on it.
-        let _ = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+        let _ = file
+            .set_len(0)
+            .and_then(|()| write!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }
@@ -56,7 +58,10 @@ fn lock_path(database: &Path) -> PathBuf {
 
 fn in_use(database: &Path, lock: &Path, file: &mut File) -> Error {
     let mut holder = String::new();
-    let known = file.rewind().and_then(|()| file.read_to_string(&mut holder)).is_ok();
+    let known = file
+        .rewind()
+        .and_then(|()| file.read_to_string(&mut holder))
+        .is_ok();
     let holder = match holder.trim() {
         pid if known && !pid.is_empty() => format!(" (process {pid})"),
         _ => String::new(),

@@ -16,8 +16,11 @@ struct Migration {
 }
 
 /// In order. A released migration never changes; a change of the schema is a new one.
-const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "begin", text: include_str!("../migrations/0001_begin.sql") }];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "begin",
+    text: include_str!("../migrations/0001_begin.sql"),
+}];
 
 /// The newest schema this version knows.
 fn newest() -> i64 {
@@ -31,15 +34,25 @@ struct Present {
 }
 
 async fn present(link: &mut Link) -> Answer<Option<Present>> {
-    let table = link.first(sql("SELECT 1 FROM sqlite_schema WHERE name = 'lap_migrations'")).await?;
+    let table = link
+        .first(sql("SELECT 1 FROM sqlite_schema WHERE name = 'lap_migrations'"))
+        .await?;
     if table.is_none() {
         return Ok(None);
     }
     // This table keeps its shape for ever, because older versions read it.
     let row = link
-        .first(sql("SELECT version, written_by FROM lap_migrations ORDER BY version DESC LIMIT 1"))
+        .first(sql(
+            "SELECT version, written_by FROM lap_migrations ORDER BY version DESC LIMIT 1",
+        ))
         .await?;
-    row.map(|row| Ok(Present { version: row.try_get(0)?, written_by: row.try_get(1)? })).transpose()
+    row.map(|row| {
+        Ok(Present {
+            version: row.try_get(0)?,
+            written_by: row.try_get(1)?,
+        })
+    })
+    .transpose()
 }
 
 /// Refuses a schema that is newer than this version. Only reads.
@@ -62,13 +75,16 @@ pub(crate) async fn check(link: &mut Link, path: &str) -> Result<()> {
 
 /// Brings the schema up to this version, in one transaction. Nothing is written when it is there already.
 pub(crate) async fn run(link: &mut Link, now: Timestamp) -> Result<()> {
-    migrate(link, now).await.map_err(|error| from_sqlx(OPERATION, error))
+    migrate(link, now)
+        .await
+        .map_err(|error| from_sqlx(OPERATION, error))
 }
 
 async fn migrate(link: &mut Link, now: Timestamp) -> Answer<()> {
     link.run(sql("BEGIN IMMEDIATE")).await?;
     let applied = apply(link, now).await;
-    link.run(sql(if applied.is_ok() { "COMMIT" } else { "ROLLBACK" })).await?;
+    link.run(sql(if applied.is_ok() { "COMMIT" } else { "ROLLBACK" }))
+        .await?;
     applied
 }
 
@@ -80,7 +96,10 @@ async fn apply(link: &mut Link, now: Timestamp) -> Answer<()> {
     let table = "CREATE TABLE IF NOT EXISTS lap_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL, \
                  applied_at INTEGER NOT NULL, written_by TEXT NOT NULL) STRICT";
     link.run(sql(table)).await?;
-    for migration in MIGRATIONS.iter().filter(|migration| migration.version > version.unwrap_or(0)) {
+    for migration in MIGRATIONS
+        .iter()
+        .filter(|migration| migration.version > version.unwrap_or(0))
+    {
         link.run(sql(migration.text).persistent(false)).await?;
         let insert =
             "INSERT INTO lap_migrations (version, name, applied_at, written_by) VALUES (?1, ?2, ?3, ?4)";
@@ -90,7 +109,11 @@ async fn apply(link: &mut Link, now: Timestamp) -> Answer<()> {
             .bind(now.unix_millis())
             .bind(env!("CARGO_PKG_VERSION"));
         link.run(insert).await?;
-        tracing::info!(version = migration.version, name = migration.name, "migrated the database");
+        tracing::info!(
+            version = migration.version,
+            name = migration.name,
+            "migrated the database"
+        );
     }
     Ok(())
 }

@@ -25,10 +25,15 @@ pub(crate) async fn open(tx: &mut Tx, open: Open) -> Answer<Option<Opened>> {
         }
         Seen::New => {}
     }
-    let select = "SELECT version, blueprint_hash, EXISTS (SELECT 1 FROM lap_sessions WHERE id = ?2) AS is_used \
+    let select = "SELECT version, blueprint_hash, \
+                  EXISTS (SELECT 1 FROM lap_sessions WHERE id = ?2) AS is_used \
                   FROM lap_agents WHERE id = ?1 AND deleted_at IS NULL";
-    let select = sql(select).bind(open.agent.to_string()).bind(open.session.to_string());
-    let Some(agent) = tx.first(select).await? else { return Ok(Some(Opened::NoAgent)) };
+    let select = sql(select)
+        .bind(open.agent.to_string())
+        .bind(open.session.to_string());
+    let Some(agent) = tx.first(select).await? else {
+        return Ok(Some(Opened::NoAgent));
+    };
     if agent.number("version")? != open.agent_version {
         return Ok(Some(Opened::AgentChanged));
     }
@@ -52,8 +57,16 @@ pub(crate) async fn open(tx: &mut Tx, open: Open) -> Answer<Option<Opened>> {
     };
     let session = insert(tx, open, &sandbox).await?;
     let work = work::bear(tx, born).await?;
-    let opened = OpenedSession { session, sandbox, work };
-    Ok(Some(if is_warm { Opened::Warm(opened) } else { Opened::Cold(opened) }))
+    let opened = OpenedSession {
+        session,
+        sandbox,
+        work,
+    };
+    Ok(Some(if is_warm {
+        Opened::Warm(opened)
+    } else {
+        Opened::Cold(opened)
+    }))
 }
 
 fn cold(open: &Open, blueprint_hash: BlueprintHash) -> NewSandbox {
@@ -89,7 +102,12 @@ async fn insert(tx: &mut Tx, open: Open, sandbox: &Sandbox) -> Answer<Session> {
     };
     insert_row(tx, &session).await?;
     let opening = sql("INSERT INTO lap_openings (session, sealed) VALUES (?1, ?2)");
-    tx.run(opening.bind(session.id.to_string()).bind(open.opening.as_text().to_owned())).await?;
+    tx.run(
+        opening
+            .bind(session.id.to_string())
+            .bind(open.opening.as_text().to_owned()),
+    )
+    .await?;
     let mut log = vec![NewEvent::session_created(&session.created_by)];
     if let Some(turn) = open.first_turn {
         log.push(NewEvent::turn_accepted(turn.id, 1, &turn.parts, &turn.created_by));
@@ -100,8 +118,8 @@ async fn insert(tx: &mut Tx, open: Open, sandbox: &Sandbox) -> Answer<Session> {
 }
 
 async fn insert_row(tx: &mut Tx, session: &Session) -> Answer<()> {
-    let insert = "INSERT INTO lap_sessions (id, agent, agent_version, state, state_since, attempt, sandbox, title, \
-                  preview, created_at, created_by, last_seen_at) \
+    let insert = "INSERT INTO lap_sessions (id, agent, agent_version, state, state_since, attempt, sandbox, \
+                  title, preview, created_at, created_by, last_seen_at) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?5, ?10, ?5)";
     let insert = sql(insert)
         .bind(session.id.to_string())

@@ -26,7 +26,13 @@ pub(crate) struct Readers {
 impl Readers {
     pub(crate) fn new(connect: SqliteConnectOptions, count: u32, counters: Arc<Counters>) -> Self {
         let count = count.max(1);
-        Self { idle: Mutex::default(), permits: Semaphore::new(count as usize), count, connect, counters }
+        Self {
+            idle: Mutex::default(),
+            permits: Semaphore::new(count as usize),
+            count,
+            connect,
+            counters,
+        }
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Link>> {
@@ -45,15 +51,23 @@ impl Readers {
         let idle = self.idle().pop();
         let mut link = match idle {
             Some(link) => link,
-            None => self.connect().await.map_err(|error| from_sqlx(operation, error))?,
+            None => self
+                .connect()
+                .await
+                .map_err(|error| from_sqlx(operation, error))?,
         };
-        let answer = work(&mut link).await.map_err(|error| from_sqlx(operation, error))?;
+        let answer = work(&mut link)
+            .await
+            .map_err(|error| from_sqlx(operation, error))?;
         self.idle().push(link);
         Ok(answer)
     }
 
     async fn connect(&self) -> Answer<Link> {
-        Ok(Link::new(self.connect.connect().await?, Arc::clone(&self.counters)))
+        Ok(Link::new(
+            self.connect.connect().await?,
+            Arc::clone(&self.counters),
+        ))
     }
 
     /// Waits for the reads that run, refuses new ones, and disconnects.

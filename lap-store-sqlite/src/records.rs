@@ -24,11 +24,13 @@ impl Records for SqliteStore {
     }
 
     async fn list_records(&self, query: RecordQuery) -> Result<Vec<Record>> {
-        self.read("list records", move |link| list(link, query).boxed()).await
+        self.read("list records", move |link| list(link, query).boxed())
+            .await
     }
 
     async fn delete_record(&self, id: RecordId) -> Result<bool> {
-        self.write("delete record", move |tx| delete(tx, id).boxed()).await
+        self.write("delete record", move |tx| delete(tx, id).boxed())
+            .await
     }
 }
 
@@ -46,7 +48,9 @@ fn record(row: &SqliteRow) -> Answer<Record> {
 }
 
 async fn find(link: &mut Link, id: RecordId) -> Answer<Option<Record>> {
-    let row = link.first(sql("SELECT * FROM lap_records WHERE id = ?1").bind(id.to_string())).await?;
+    let row = link
+        .first(sql("SELECT * FROM lap_records WHERE id = ?1").bind(id.to_string()))
+        .await?;
     row.as_ref().map(record).transpose()
 }
 
@@ -57,9 +61,13 @@ async fn put(tx: &mut Tx, new: NewRecord) -> Answer<Put> {
         return Ok(Put::VersionIs(version));
     }
     if let Some(key) = &new.unique_key {
-        let select = "SELECT id FROM lap_records WHERE kind = ?1 AND owner = ?2 AND unique_key = ?3 AND id <> ?4";
         let select =
-            sql(select).bind(new.kind.clone()).bind(new.owner.clone()).bind(key.clone()).bind(new.id.to_string());
+            "SELECT id FROM lap_records WHERE kind = ?1 AND owner = ?2 AND unique_key = ?3 AND id <> ?4";
+        let select = sql(select)
+            .bind(new.kind.clone())
+            .bind(new.owner.clone())
+            .bind(key.clone())
+            .bind(new.id.to_string());
         if let Some(row) = tx.first(select).await? {
             return row.id("id").map(Put::KeyTaken);
         }
@@ -79,7 +87,8 @@ async fn put(tx: &mut Tx, new: NewRecord) -> Answer<Put> {
 }
 
 async fn save(tx: &mut Tx, record: &Record) -> Answer<()> {
-    let upsert = "INSERT INTO lap_records (id, kind, owner, unique_key, version, body, created_at, updated_at) \
+    let upsert = "INSERT INTO lap_records \
+                  (id, kind, owner, unique_key, version, body, created_at, updated_at) \
                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) \
                   ON CONFLICT (id) DO UPDATE SET kind = excluded.kind, owner = excluded.owner, \
                   unique_key = excluded.unique_key, version = excluded.version, body = excluded.body, \
@@ -115,5 +124,8 @@ async fn list(link: &mut Link, query: RecordQuery) -> Answer<Vec<Record>> {
 }
 
 async fn delete(tx: &mut Tx, id: RecordId) -> Answer<bool> {
-    Ok(tx.run(sql("DELETE FROM lap_records WHERE id = ?1").bind(id.to_string())).await? > 0)
+    Ok(tx
+        .run(sql("DELETE FROM lap_records WHERE id = ?1").bind(id.to_string()))
+        .await?
+        > 0)
 }

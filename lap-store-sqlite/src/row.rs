@@ -14,7 +14,10 @@ use sqlx::sqlite::SqliteRow;
 use crate::error::{Answer, Unreadable};
 
 fn undecodable(column: &str, source: impl Into<Box<dyn StdError + Send + Sync>>) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: source.into() }
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: source.into(),
+    }
 }
 
 /// Reads columns by name.
@@ -46,12 +49,15 @@ pub(crate) trait Columns {
     }
 
     fn id<T: FromStr<Err = lap_core::Error>>(&self, column: &str) -> Answer<T> {
-        self.text(column)?.parse().map_err(|error| undecodable(column, error))
+        self.text(column)?
+            .parse()
+            .map_err(|error| undecodable(column, error))
     }
 
     fn maybe_id<T: FromStr<Err = lap_core::Error>>(&self, column: &str) -> Answer<Option<T>> {
         let text = self.maybe_text(column)?;
-        text.map(|text| text.parse().map_err(|error| undecodable(column, error))).transpose()
+        text.map(|text| text.parse().map_err(|error| undecodable(column, error)))
+            .transpose()
     }
 
     /// A state or kind by its stored name.
@@ -61,7 +67,11 @@ pub(crate) trait Columns {
     }
 
     fn maybe_named<T>(&self, column: &str, from_name: impl Fn(&str) -> Option<T>) -> Answer<Option<T>> {
-        if self.maybe_text(column)?.is_none() { Ok(None) } else { self.named(column, from_name).map(Some) }
+        if self.maybe_text(column)?.is_none() {
+            Ok(None)
+        } else {
+            self.named(column, from_name).map(Some)
+        }
     }
 
     fn json<T: DeserializeOwned>(&self, column: &str) -> Answer<T> {
@@ -69,16 +79,28 @@ pub(crate) trait Columns {
     }
 
     fn maybe_json<T: DeserializeOwned>(&self, column: &str) -> Answer<Option<T>> {
-        if self.maybe_text(column)?.is_none() { Ok(None) } else { self.json(column).map(Some) }
+        if self.maybe_text(column)?.is_none() {
+            Ok(None)
+        } else {
+            self.json(column).map(Some)
+        }
     }
 
     fn place(&self, column: &str) -> Answer<Place> {
         let text = self.text(column)?;
-        if text == CLUSTER { Ok(Place::Cluster) } else { self.id::<HostId>(column).map(Place::Host) }
+        if text == CLUSTER {
+            Ok(Place::Cluster)
+        } else {
+            self.id::<HostId>(column).map(Place::Host)
+        }
     }
 
     fn maybe_place(&self, column: &str) -> Answer<Option<Place>> {
-        if self.maybe_text(column)?.is_none() { Ok(None) } else { self.place(column).map(Some) }
+        if self.maybe_text(column)?.is_none() {
+            Ok(None)
+        } else {
+            self.place(column).map(Some)
+        }
     }
 }
 

@@ -22,25 +22,30 @@ use crate::{sessions, work};
 #[async_trait]
 impl Sandboxes for SqliteStore {
     async fn plan_sandbox(&self, new: NewSandbox) -> Result<()> {
-        self.write("plan sandbox", move |tx| plan_for_pool(tx, new).boxed()).await
+        self.write("plan sandbox", move |tx| plan_for_pool(tx, new).boxed())
+            .await
     }
 
     async fn sandbox(&self, id: SandboxId) -> Result<Option<Sandbox>> {
-        self.read("read sandbox", move |link| find(link, id).boxed()).await
+        self.read("read sandbox", move |link| find(link, id).boxed())
+            .await
     }
 
     async fn warm_sandbox(&self, id: SandboxId, address: &str) -> Result<bool> {
         let address = address.to_owned();
-        self.write("warm sandbox", move |tx| warm(tx, id, address).boxed()).await
+        self.write("warm sandbox", move |tx| warm(tx, id, address).boxed())
+            .await
     }
 
     async fn replace_sandbox(&self, replace: Replace) -> Result<Replaced> {
-        self.write("replace sandbox", move |tx| replace_broken(tx, replace).boxed()).await
+        self.write("replace sandbox", move |tx| replace_broken(tx, replace).boxed())
+            .await
     }
 
     async fn lose_sandbox(&self, id: SandboxId, reason: &str) -> Result<bool> {
         let reason = reason.to_owned();
-        self.write("lose sandbox", move |tx| lose(tx, id, reason).boxed()).await
+        self.write("lose sandbox", move |tx| lose(tx, id, reason).boxed())
+            .await
     }
 
     async fn bury_sandbox(&self, id: SandboxId) -> Result<bool> {
@@ -48,7 +53,8 @@ impl Sandboxes for SqliteStore {
     }
 
     async fn sandboxes_at(&self, place: Place) -> Result<Vec<Sandbox>> {
-        self.read("list sandboxes", move |link| list_at(link, place).boxed()).await
+        self.read("list sandboxes", move |link| list_at(link, place).boxed())
+            .await
     }
 
     async fn count_sandboxes(&self) -> Result<Vec<PoolCount>> {
@@ -72,7 +78,9 @@ pub(crate) fn sandbox(row: &SqliteRow) -> Answer<Sandbox> {
 }
 
 pub(crate) async fn find(link: &mut Link, id: SandboxId) -> Answer<Option<Sandbox>> {
-    let row = link.first(sql("SELECT * FROM lap_sandboxes WHERE id = ?1").bind(id.to_string())).await?;
+    let row = link
+        .first(sql("SELECT * FROM lap_sandboxes WHERE id = ?1").bind(id.to_string()))
+        .await?;
     row.as_ref().map(sandbox).transpose()
 }
 
@@ -106,7 +114,8 @@ pub(crate) async fn claim(
     session: SessionId,
 ) -> Answer<Option<Sandbox>> {
     let update = "UPDATE lap_sandboxes SET state = 'claimed', state_since = ?4, session = ?3 WHERE id = \
-                  (SELECT id FROM lap_sandboxes WHERE state = 'warm' AND blueprint_hash = ?1 AND platform_hash = ?2 \
+                  (SELECT id FROM lap_sandboxes \
+                   WHERE state = 'warm' AND blueprint_hash = ?1 AND platform_hash = ?2 \
                    ORDER BY state_since, id LIMIT 1) RETURNING *";
     let update = sql(update)
         .bind(blueprint.as_text().to_owned())
@@ -119,7 +128,15 @@ pub(crate) async fn claim(
 async fn warm(tx: &mut Tx, id: SandboxId, address: String) -> Answer<bool> {
     let update = "UPDATE lap_sandboxes SET state = 'warm', state_since = ?2, address = ?3 \
                   WHERE id = ?1 AND state = 'provisioning' AND session IS NULL";
-    Ok(tx.run(sql(update).bind(id.to_string()).bind(tx.now.unix_millis()).bind(address)).await? > 0)
+    Ok(tx
+        .run(
+            sql(update)
+                .bind(id.to_string())
+                .bind(tx.now.unix_millis())
+                .bind(address),
+        )
+        .await?
+        > 0)
 }
 
 /// A live sandbox is stopping or dead, and its `cleanup` item is due. `None` when it was not live.
@@ -136,7 +153,9 @@ pub(crate) async fn let_go(
         .bind(state.as_str())
         .bind(tx.now.unix_millis())
         .bind(reason.to_owned());
-    let Some(row) = tx.first(update).await? else { return Ok(None) };
+    let Some(row) = tx.first(update).await? else {
+        return Ok(None);
+    };
     let sandbox = sandbox(&row)?;
     work::enqueue_cleanup(tx, id, sandbox.place).await?;
     Ok(Some(sandbox))
@@ -150,7 +169,9 @@ async fn replace_broken(tx: &mut Tx, replace: Replace) -> Answer<Replaced> {
     if !is_current || !work::holds(tx, &replace.hold, WorkKind::BringUp, id).await? {
         return Ok(Replaced::Stale);
     }
-    let Some(broken) = find(tx, replace.broken).await? else { return Ok(Replaced::Stale) };
+    let Some(broken) = find(tx, replace.broken).await? else {
+        return Ok(Replaced::Stale);
+    };
     let_go(tx, broken.id, SandboxState::Dead, &replace.reason).await?;
     let warm = if replace.warm {
         claim(tx, &broken.blueprint_hash, &broken.platform_hash, id).await?
@@ -171,15 +192,20 @@ async fn replace_broken(tx: &mut Tx, replace: Replace) -> Answer<Replaced> {
     };
     if let Replaced::Warm(new) | Replaced::Cold(new) = &replaced {
         let update = sql("UPDATE lap_sessions SET sandbox = ?2 WHERE id = ?1");
-        tx.run(update.bind(id.to_string()).bind(new.id.to_string())).await?;
+        tx.run(update.bind(id.to_string()).bind(new.id.to_string()))
+            .await?;
         work::move_to(tx, &replace.hold, new.place).await?;
     }
     Ok(replaced)
 }
 
 async fn lose(tx: &mut Tx, id: SandboxId, reason: String) -> Answer<bool> {
-    let Some(lost) = let_go(tx, id, SandboxState::Dead, &reason).await? else { return Ok(false) };
-    let Some(owner) = lost.session else { return Ok(true) };
+    let Some(lost) = let_go(tx, id, SandboxState::Dead, &reason).await? else {
+        return Ok(false);
+    };
+    let Some(owner) = lost.session else {
+        return Ok(true);
+    };
     let session = sessions::find(tx, owner).await?;
     if session.is_some_and(|session| session.state.is_active() && session.sandbox == Some(id)) {
         let ending = Ending {
@@ -198,15 +224,25 @@ async fn lose(tx: &mut Tx, id: SandboxId, reason: String) -> Answer<bool> {
 async fn bury(tx: &mut Tx, id: SandboxId) -> Answer<bool> {
     let update = "UPDATE lap_sandboxes SET state = 'gone', state_since = ?2 \
                   WHERE id = ?1 AND state IN ('stopping', 'dead')";
-    if tx.run(sql(update).bind(id.to_string()).bind(tx.now.unix_millis())).await? > 0 {
+    if tx
+        .run(sql(update).bind(id.to_string()).bind(tx.now.unix_millis()))
+        .await?
+        > 0
+    {
         return Ok(true);
     }
-    Ok(find(tx, id).await?.is_some_and(|sandbox| sandbox.state == SandboxState::Gone))
+    Ok(find(tx, id)
+        .await?
+        .is_some_and(|sandbox| sandbox.state == SandboxState::Gone))
 }
 
 async fn list_at(link: &mut Link, place: Place) -> Answer<Vec<Sandbox>> {
     let select = "SELECT * FROM lap_sandboxes WHERE place = ?1 AND state <> 'gone' ORDER BY id";
-    link.all(sql(select).bind(place_text(place))).await?.iter().map(sandbox).collect()
+    link.all(sql(select).bind(place_text(place)))
+        .await?
+        .iter()
+        .map(sandbox)
+        .collect()
 }
 
 async fn count(link: &mut Link) -> Answer<Vec<PoolCount>> {

@@ -21,34 +21,42 @@ use crate::{advance, open, sandboxes};
 #[async_trait]
 impl Sessions for SqliteStore {
     async fn open(&self, open: Open) -> Result<Opened> {
-        let opened = self.write("open session", move |tx| open::open(tx, open).boxed()).await?;
+        let opened = self
+            .write("open session", move |tx| open::open(tx, open).boxed())
+            .await?;
         let in_use = || Error::new(ErrorKind::WrongState, "open session", "this session id is in use");
         opened.ok_or_else(in_use)
     }
 
     async fn session(&self, id: SessionId) -> Result<Option<Session>> {
-        self.read("read session", move |link| find(link, id).boxed()).await
+        self.read("read session", move |link| find(link, id).boxed())
+            .await
     }
 
     async fn bring_up(&self, id: SessionId) -> Result<Option<BringUp>> {
-        self.read("read bring-up", move |link| bring_up(link, id).boxed()).await
+        self.read("read bring-up", move |link| bring_up(link, id).boxed())
+            .await
     }
 
     async fn list_sessions(&self, query: SessionQuery) -> Result<Vec<Session>> {
-        self.read("list sessions", move |link| list(link, query).boxed()).await
+        self.read("list sessions", move |link| list(link, query).boxed())
+            .await
     }
 
     async fn advance(&self, advance: Advance) -> Result<Advanced> {
-        self.write("advance session", move |tx| advance::advance(tx, advance).boxed()).await
+        self.write("advance session", move |tx| advance::advance(tx, advance).boxed())
+            .await
     }
 
     async fn end(&self, end: End) -> Result<Ended> {
-        self.write("end session", move |tx| end_if_asked(tx, end).boxed()).await
+        self.write("end session", move |tx| end_if_asked(tx, end).boxed())
+            .await
     }
 
     async fn touch(&self, sessions: &[SessionId]) -> Result<()> {
         let sessions = sessions.to_vec();
-        self.write("touch sessions", move |tx| touch(tx, sessions).boxed()).await
+        self.write("touch sessions", move |tx| touch(tx, sessions).boxed())
+            .await
     }
 }
 
@@ -87,7 +95,9 @@ fn session(row: &SqliteRow) -> Answer<Session> {
 }
 
 pub(crate) async fn find(link: &mut Link, id: SessionId) -> Answer<Option<Session>> {
-    let row = link.first(sql(select_sessions!("WHERE s.id = ?1")).bind(id.to_string())).await?;
+    let row = link
+        .first(sql(select_sessions!("WHERE s.id = ?1")).bind(id.to_string()))
+        .await?;
     row.as_ref().map(session).transpose()
 }
 
@@ -100,12 +110,22 @@ async fn bring_up(link: &mut Link, id: SessionId) -> Answer<Option<BringUp>> {
 }
 
 async fn read_bring_up(link: &mut Link, id: SessionId) -> Answer<Option<BringUp>> {
-    let Some(session) = find(link, id).await? else { return Ok(None) };
-    let Some(sandbox) = session.sandbox else { return Ok(None) };
-    let Some(sandbox) = sandboxes::find(link, sandbox).await? else { return Ok(None) };
+    let Some(session) = find(link, id).await? else {
+        return Ok(None);
+    };
+    let Some(sandbox) = session.sandbox else {
+        return Ok(None);
+    };
+    let Some(sandbox) = sandboxes::find(link, sandbox).await? else {
+        return Ok(None);
+    };
     let opening = sql("SELECT sealed FROM lap_openings WHERE session = ?1").bind(id.to_string());
     let opening = Sealed::from_text(link.one(opening).await?.text("sealed")?);
-    Ok(Some(BringUp { session, opening, sandbox }))
+    Ok(Some(BringUp {
+        session,
+        opening,
+        sandbox,
+    }))
 }
 
 async fn list(link: &mut Link, query: SessionQuery) -> Answer<Vec<Session>> {
@@ -131,11 +151,15 @@ async fn list(link: &mut Link, query: SessionQuery) -> Answer<Vec<Session>> {
 
 async fn touch(tx: &mut Tx, sessions: Vec<SessionId>) -> Answer<()> {
     let update = "UPDATE lap_sessions SET last_seen_at = ?1 WHERE id IN (SELECT value FROM json_each(?2))";
-    tx.run(sql(update).bind(tx.now.unix_millis()).bind(json_list(sessions)?)).await.map(drop)
+    tx.run(sql(update).bind(tx.now.unix_millis()).bind(json_list(sessions)?))
+        .await
+        .map(drop)
 }
 
 async fn end_if_asked(tx: &mut Tx, end: End) -> Answer<Ended> {
-    let Some(session) = find(tx, end.session).await? else { return Ok(Ended::Missing) };
+    let Some(session) = find(tx, end.session).await? else {
+        return Ok(Ended::Missing);
+    };
     if !session.state.is_active() {
         return Ok(Ended::Already(session));
     }

@@ -37,14 +37,19 @@ pub struct SqliteOptions {
 impl SqliteOptions {
     /// Options for this file, with 4 readers and 2 seconds of patience.
     pub fn new(path: impl Into<PathBuf>, clock: Arc<dyn Clock>) -> Self {
-        Self { path: path.into(), clock, readers: 4, patience: Duration::from_secs(2) }
+        Self {
+            path: path.into(),
+            clock,
+            readers: 4,
+            patience: Duration::from_secs(2),
+        }
     }
 }
 
 /// Everything the engine keeps, in one SQLite file that one process uses.
 ///
-/// Every write is one commit that is flushed to the disk before the answer (WAL with `synchronous=FULL`); writes that
-/// wait together share a commit. A write that was begun happens whole even when its caller leaves.
+/// Every write is one commit that is flushed to the disk before the answer (WAL with `synchronous=FULL`);
+/// writes that wait together share a commit. A write that was begun happens whole even when its caller leaves.
 pub struct SqliteStore {
     path: PathBuf,
     writer: Writer,
@@ -61,7 +66,12 @@ impl SqliteStore {
     /// unchanged then. `WrongState` when another server uses it. `Invalid` when the path cannot be used.
     /// `Unavailable` when the disk refuses.
     pub async fn open(options: SqliteOptions) -> Result<Self> {
-        let SqliteOptions { path, clock, readers, patience } = options;
+        let SqliteOptions {
+            path,
+            clock,
+            readers,
+            patience,
+        } = options;
         let (found, lock) = claim(path.clone(), patience).await?;
         let connect = connect_options(&path);
         if let Found::Database { checked } = found {
@@ -75,13 +85,28 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             // The log shrinks back to this after a checkpoint, so that one burst does not keep the disk.
             .pragma("journal_size_limit", "67108864");
-        let connection = writing.connect().await.map_err(|error| from_sqlx("open store", error))?;
+        let connection = writing
+            .connect()
+            .await
+            .map_err(|error| from_sqlx("open store", error))?;
         let mut link = Link::new(connection, Arc::new(Counters::default()));
         migrate::run(&mut link, clock.now()).await?;
         let link = Link::new(link.connection, Arc::clone(&counters));
-        let desk = Desk { link, connect: writing, clock, counters: Arc::clone(&counters), lock };
+        let desk = Desk {
+            link,
+            connect: writing,
+            clock,
+            counters: Arc::clone(&counters),
+            lock,
+        };
         let readers = Readers::new(connect.read_only(true), readers, Arc::clone(&counters));
-        Ok(Self { path, writer: Writer::start(desk), readers, counters, hints: HintBus::default() })
+        Ok(Self {
+            path,
+            writer: Writer::start(desk),
+            readers,
+            counters,
+            hints: HintBus::default(),
+        })
     }
 
     /// Ends the store after the reads and writes that were begun, and frees the file. Later calls are refused.
@@ -120,7 +145,9 @@ impl SqliteStore {
 
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("SqliteStore")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -134,8 +161,8 @@ impl Hints for SqliteStore {
     }
 }
 
-/// The parts that block: the folder, the look at the file, and the lock. The folder comes first because the lock is in it, and
-/// the look comes before the lock so that a path that is no database gets no lock file next to it.
+/// The parts that block: the folder, the look at the file, and the lock. The folder comes first because the
+/// lock is in it, and the look comes before the lock so that a path that is no database gets no lock file.
 async fn claim(path: PathBuf, patience: Duration) -> Result<(Found, FileLock)> {
     let claimed = tokio::task::spawn_blocking(move || {
         inspect::look(&path)?;

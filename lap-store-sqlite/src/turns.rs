@@ -5,7 +5,9 @@ use futures_util::FutureExt as _;
 use lap_core::error::{Error, Result};
 use lap_core::event::NewEvent;
 use lap_core::id::{SessionId, TurnId};
-use lap_core::store::{Aborting, Accept, Accepted, Finish, Finished, Hold, NewTurn, TurnQuery, Turns, WorkKind};
+use lap_core::store::{
+    Aborting, Accept, Accepted, Finish, Finished, Hold, NewTurn, TurnQuery, Turns, WorkKind,
+};
 use lap_core::turn::{Outcome, Turn, TurnState, Usage, preview};
 use sqlx::sqlite::SqliteRow;
 
@@ -19,23 +21,31 @@ use crate::{accept, events, work};
 #[async_trait]
 impl Turns for SqliteStore {
     async fn accept(&self, accept: Accept) -> Result<Accepted> {
-        self.write("accept turn", move |tx| accept::accept(tx, accept).boxed()).await
+        self.write("accept turn", move |tx| accept::accept(tx, accept).boxed())
+            .await
     }
 
     async fn begin(&self, session: SessionId, hold: &Hold) -> Result<Option<Turn>> {
         let hold = hold.clone();
-        self.write("begin turn", move |tx| begin(tx, session, hold).boxed()).await
+        self.write("begin turn", move |tx| begin(tx, session, hold).boxed())
+            .await
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished> {
         if !finish.outcome.state.is_terminal() {
-            return Err(Error::invalid("finish turn", "outcome", "a turn ends in a terminal state"));
+            return Err(Error::invalid(
+                "finish turn",
+                "outcome",
+                "a turn ends in a terminal state",
+            ));
         }
-        self.write("finish turn", move |tx| finish_turn(tx, finish).boxed()).await
+        self.write("finish turn", move |tx| finish_turn(tx, finish).boxed())
+            .await
     }
 
     async fn abort(&self, session: SessionId, turn: Option<TurnId>) -> Result<Aborting> {
-        self.write("abort turn", move |tx| abort(tx, session, turn).boxed()).await
+        self.write("abort turn", move |tx| abort(tx, session, turn).boxed())
+            .await
     }
 
     async fn turn(&self, id: TurnId) -> Result<Option<Turn>> {
@@ -43,7 +53,8 @@ impl Turns for SqliteStore {
     }
 
     async fn list_turns(&self, query: TurnQuery) -> Result<Vec<Turn>> {
-        self.read("list turns", move |link| list(link, query).boxed()).await
+        self.read("list turns", move |link| list(link, query).boxed())
+            .await
     }
 }
 
@@ -71,14 +82,18 @@ pub(crate) fn turn(row: &SqliteRow) -> Answer<Turn> {
 }
 
 pub(crate) async fn find(link: &mut Link, id: TurnId) -> Answer<Option<Turn>> {
-    let row = link.first(sql("SELECT * FROM lap_turns WHERE id = ?1").bind(id.to_string())).await?;
+    let row = link
+        .first(sql("SELECT * FROM lap_turns WHERE id = ?1").bind(id.to_string()))
+        .await?;
     row.as_ref().map(turn).transpose()
 }
 
 async fn list(link: &mut Link, query: TurnQuery) -> Answer<Vec<Turn>> {
     let select = "SELECT * FROM lap_turns WHERE session = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
-    let select =
-        sql(select).bind(query.session.to_string()).bind(stored(query.after)).bind(i64::from(query.limit));
+    let select = sql(select)
+        .bind(query.session.to_string())
+        .bind(stored(query.after))
+        .bind(i64::from(query.limit));
     link.all(select).await?.iter().map(turn).collect()
 }
 
@@ -86,7 +101,11 @@ async fn list(link: &mut Link, query: TurnQuery) -> Answer<Vec<Turn>> {
 pub(crate) async fn unfinished(link: &mut Link, session: SessionId) -> Answer<Vec<Turn>> {
     let select = "SELECT * FROM lap_turns \
                   WHERE session = ?1 AND state IN ('queued', 'sending', 'running') ORDER BY number";
-    link.all(sql(select).bind(session.to_string())).await?.iter().map(turn).collect()
+    link.all(sql(select).bind(session.to_string()))
+        .await?
+        .iter()
+        .map(turn)
+        .collect()
 }
 
 /// Makes a queued turn. Its event is [`NewEvent::turn_accepted`].
@@ -123,24 +142,31 @@ pub(crate) async fn queue(tx: &mut Tx, session: SessionId, number: u64, new: New
 /// The session was seen, and shows its first text.
 pub(crate) async fn note_accepted(tx: &mut Tx, turn: &Turn) -> Answer<()> {
     let update = "UPDATE lap_sessions SET last_seen_at = ?2, preview = ifnull(preview, ?3) WHERE id = ?1";
-    let update =
-        sql(update).bind(turn.session.to_string()).bind(tx.now.unix_millis()).bind(preview(&turn.parts));
+    let update = sql(update)
+        .bind(turn.session.to_string())
+        .bind(tx.now.unix_millis())
+        .bind(preview(&turn.parts));
     tx.run(update).await.map(drop)
 }
 
 /// queued -> sending.
 pub(crate) async fn start(tx: &mut Tx, id: TurnId) -> Answer<Turn> {
     let update = "UPDATE lap_turns SET state = 'sending', started_at = ?2 WHERE id = ?1 RETURNING *";
-    turn(&tx.one(sql(update).bind(id.to_string()).bind(tx.now.unix_millis())).await?)
+    turn(
+        &tx.one(sql(update).bind(id.to_string()).bind(tx.now.unix_millis()))
+            .await?,
+    )
 }
 
 /// The first queued turn of a ready session is sending.
 pub(crate) async fn start_next(tx: &mut Tx, session: SessionId) -> Answer<Option<Turn>> {
     let update = "UPDATE lap_turns SET state = 'sending', started_at = ?2 WHERE id = \
                   (SELECT t.id FROM lap_turns t JOIN lap_sessions s ON s.id = t.session \
-                   WHERE t.session = ?1 AND t.state = 'queued' AND s.state = 'ready' ORDER BY t.number LIMIT 1) \
-                  RETURNING *";
-    let row = tx.first(sql(update).bind(session.to_string()).bind(tx.now.unix_millis())).await?;
+                   WHERE t.session = ?1 AND t.state = 'queued' AND s.state = 'ready' \
+                   ORDER BY t.number LIMIT 1) RETURNING *";
+    let row = tx
+        .first(sql(update).bind(session.to_string()).bind(tx.now.unix_millis()))
+        .await?;
     row.as_ref().map(turn).transpose()
 }
 
@@ -150,7 +176,11 @@ pub(crate) async fn conclude(tx: &mut Tx, id: TurnId, outcome: Outcome) -> Answe
                   output_tokens = ?6, cost = ?7, finished_at = ?8 WHERE id = ?1 RETURNING *";
     let reply = outcome.reply.as_ref().map(json_text).transpose()?;
     // SQLite keeps no number that is not one; such a cost came from outside and says nothing.
-    let cost = if outcome.usage.cost.is_finite() { outcome.usage.cost } else { 0.0 };
+    let cost = if outcome.usage.cost.is_finite() {
+        outcome.usage.cost
+    } else {
+        0.0
+    };
     let update = sql(update)
         .bind(id.to_string())
         .bind(outcome.state.as_str())
@@ -185,7 +215,8 @@ async fn finish_turn(tx: &mut Tx, finish: Finish) -> Answer<Finished> {
     let turn = conclude(tx, finish.turn, finish.outcome).await?;
     events::log(tx, session, vec![NewEvent::turn_finished(&turn)]).await?;
     let seen = sql("UPDATE lap_sessions SET last_seen_at = ?2 WHERE id = ?1");
-    tx.run(seen.bind(session.to_string()).bind(tx.now.unix_millis())).await?;
+    tx.run(seen.bind(session.to_string()).bind(tx.now.unix_millis()))
+        .await?;
     let next = start_next(tx, session).await?;
     match &next {
         Some(_) => work::go_on(tx, &finish.hold).await?,
@@ -208,7 +239,10 @@ async fn abort(tx: &mut Tx, session: SessionId, only: Option<TurnId>) -> Answer<
                 let update = "UPDATE lap_turns SET abort_requested = 1 WHERE id = ?1";
                 tx.run(sql(update).bind(turn.id.to_string())).await?;
             }
-            aborting.open = Some(Turn { abort_requested: true, ..turn });
+            aborting.open = Some(Turn {
+                abort_requested: true,
+                ..turn
+            });
         } else {
             let turn = conclude(tx, turn.id, Outcome::aborted("someone stopped it")).await?;
             log.push(NewEvent::turn_finished(&turn));

@@ -21,11 +21,13 @@ use crate::writer::Tx;
 #[async_trait]
 impl Work for SqliteStore {
     async fn enqueue(&self, items: Vec<NewWork>) -> Result<()> {
-        self.write("enqueue work", move |tx| enqueue_all(tx, items).boxed()).await
+        self.write("enqueue work", move |tx| enqueue_all(tx, items).boxed())
+            .await
     }
 
     async fn take(&self, take: Take) -> Result<Vec<WorkItem>> {
-        self.write("take work", move |tx| take_due(tx, take).boxed()).await
+        self.write("take work", move |tx| take_due(tx, take).boxed())
+            .await
     }
 
     async fn done(&self, item: &WorkItem) -> Result<bool> {
@@ -35,16 +37,19 @@ impl Work for SqliteStore {
 
     async fn again(&self, item: &WorkItem, after: Duration) -> Result<bool> {
         let hold = item.hold.clone();
-        self.write("repeat work", move |tx| rearm(tx, hold, after, true).boxed()).await
+        self.write("repeat work", move |tx| rearm(tx, hold, after, true).boxed())
+            .await
     }
 
     async fn fail(&self, item: &WorkItem, after: Duration) -> Result<bool> {
         let hold = item.hold.clone();
-        self.write("fail work", move |tx| rearm(tx, hold, after, false).boxed()).await
+        self.write("fail work", move |tx| rearm(tx, hold, after, false).boxed())
+            .await
     }
 
     async fn held(&self, worker: WorkerId) -> Result<Vec<WorkItem>> {
-        self.read("list held work", move |link| held_by(link, worker).boxed()).await
+        self.read("list held work", move |link| held_by(link, worker).boxed())
+            .await
     }
 
     async fn beat(&self, worker: &Worker) -> Result<u64> {
@@ -53,7 +58,8 @@ impl Work for SqliteStore {
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<()> {
-        self.write("retire worker", move |tx| retire(tx, worker).boxed()).await
+        self.write("retire worker", move |tx| retire(tx, worker).boxed())
+            .await
     }
 }
 
@@ -71,9 +77,14 @@ fn item(row: &SqliteRow) -> Answer<WorkItem> {
     })
 }
 
-/// A statement whose first four values are the hold's, for `WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4`.
+/// A statement whose first four values are the hold's:
+/// `WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4`.
 fn under(text: &'static str, hold: &Hold) -> Statement<'static> {
-    sql(text).bind(hold.kind.as_str()).bind(hold.key.clone()).bind(hold.worker.to_string()).bind(stored(hold.fence))
+    sql(text)
+        .bind(hold.kind.as_str())
+        .bind(hold.key.clone())
+        .bind(hold.worker.to_string())
+        .bind(stored(hold.fence))
 }
 
 /// Whether the item is held, of this kind and about this session.
@@ -96,8 +107,8 @@ async fn enqueue_all(tx: &mut Tx, items: Vec<NewWork>) -> Answer<()> {
 
 pub(crate) async fn enqueue(tx: &mut Tx, new: NewWork) -> Answer<()> {
     let upsert = "INSERT INTO lap_work (kind, key, place, due, generation) VALUES (?1, ?2, ?3, ?4, 1) \
-                  ON CONFLICT (kind, key) DO UPDATE SET place = excluded.place, due = min(due, excluded.due), \
-                  generation = generation + 1";
+                  ON CONFLICT (kind, key) DO UPDATE SET place = excluded.place, \
+                  due = min(due, excluded.due), generation = generation + 1";
     let upsert = sql(upsert)
         .bind(new.kind.as_str())
         .bind(new.key)
@@ -119,7 +130,9 @@ pub(crate) async fn enqueue_cleanup(tx: &mut Tx, sandbox: SandboxId, place: Plac
 
 /// The next value of the installation's one sequence.
 async fn draw_fence(tx: &mut Tx) -> Answer<u64> {
-    tx.one(sql("UPDATE lap_fence SET last = last + 1 RETURNING last")).await?.number("last")
+    tx.one(sql("UPDATE lap_fence SET last = last + 1 RETURNING last"))
+        .await?
+        .number("last")
 }
 
 async fn take_due(tx: &mut Tx, take: Take) -> Answer<Vec<WorkItem>> {
@@ -158,12 +171,21 @@ pub(crate) struct Born {
     pub(crate) holder: Option<WorkerId>,
 }
 
-/// Enqueues the item, and takes it in the same commit for its first holder. `None` when it has none, or when somebody
-/// holds the item already: then its end re-arms it.
+/// Enqueues the item, and takes it in the same commit for its first holder. `None` when it has none, or when
+/// somebody holds the item already: then its end re-arms it.
 pub(crate) async fn bear(tx: &mut Tx, born: Born) -> Answer<Option<WorkItem>> {
     let Some(worker) = born.holder else {
         let (key, place) = (born.session.to_string(), Some(born.place));
-        enqueue(tx, NewWork { kind: born.kind, key, place, after: Duration::ZERO }).await?;
+        enqueue(
+            tx,
+            NewWork {
+                kind: born.kind,
+                key,
+                place,
+                after: Duration::ZERO,
+            },
+        )
+        .await?;
         return Ok(None);
     };
     let fence = draw_fence(tx).await?;
@@ -186,8 +208,8 @@ pub(crate) async fn bear(tx: &mut Tx, born: Born) -> Answer<Option<WorkItem>> {
     Ok(Some(item).filter(|item| item.hold.fence == fence))
 }
 
-/// Ends a held item as part of a write that has seen everything the item is for. An enqueue meanwhile asked for
-/// nothing that is left.
+/// Ends a held item as part of a write that has seen everything the item is for. An enqueue meanwhile asked
+/// for nothing that is left.
 pub(crate) async fn complete(tx: &mut Tx, hold: &Hold) -> Answer<()> {
     let delete = "DELETE FROM lap_work WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
     tx.run(under(delete, hold)).await.map(drop)
@@ -202,7 +224,8 @@ async fn release(tx: &mut Tx, hold: &Hold) -> Answer<bool> {
 
 /// A held item goes on with the next turn of its session.
 pub(crate) async fn go_on(tx: &mut Tx, hold: &Hold) -> Answer<()> {
-    let update = "UPDATE lap_work SET attempts = 1 WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
+    let update =
+        "UPDATE lap_work SET attempts = 1 WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
     tx.run(under(update, hold)).await.map(drop)
 }
 
@@ -215,13 +238,19 @@ pub(crate) async fn remove_of_session(tx: &mut Tx, session: SessionId) -> Answer
 /// Whoever goes on with a held item has to reach this place.
 pub(crate) async fn move_to(tx: &mut Tx, hold: &Hold, place: Place) -> Answer<()> {
     let update = "UPDATE lap_work SET place = ?5 WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
-    tx.run(under(update, hold).bind(place_text(place))).await.map(drop)
+    tx.run(under(update, hold).bind(place_text(place)))
+        .await
+        .map(drop)
 }
 
 async fn done(tx: &mut Tx, item: WorkItem) -> Answer<bool> {
     let delete = "DELETE FROM lap_work \
                   WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4 AND generation = ?5";
-    if tx.run(under(delete, &item.hold).bind(stored(item.generation))).await? > 0 {
+    if tx
+        .run(under(delete, &item.hold).bind(stored(item.generation)))
+        .await?
+        > 0
+    {
         return Ok(true);
     }
     release(tx, &item.hold).await
@@ -232,7 +261,9 @@ async fn rearm(tx: &mut Tx, hold: Hold, after: Duration, forget_attempts: bool) 
     let update = "UPDATE lap_work SET owner = NULL, due = min(due, ?5), \
                   attempts = iif(?6, 0, attempts) \
                   WHERE kind = ?1 AND key = ?2 AND owner = ?3 AND fence = ?4";
-    let update = under(update, &hold).bind((tx.now + after).unix_millis()).bind(forget_attempts);
+    let update = under(update, &hold)
+        .bind((tx.now + after).unix_millis())
+        .bind(forget_attempts);
     Ok(tx.run(update).await? > 0)
 }
 
@@ -252,7 +283,8 @@ async fn beat(tx: &mut Tx, worker: Worker) -> Answer<u64> {
         .bind(tx.now.unix_millis());
     tx.run(upsert).await?;
     // A silent worker and a missing one mean the same, so the rows of the silent do not pile up.
-    let delete = sql("DELETE FROM lap_workers WHERE beat <= ?1").bind(tx.now.minus(WORKER_LAPSE).unix_millis());
+    let delete =
+        sql("DELETE FROM lap_workers WHERE beat <= ?1").bind(tx.now.minus(WORKER_LAPSE).unix_millis());
     tx.run(delete).await?;
     let free = "UPDATE lap_work SET owner = NULL, due = ?1 \
                 WHERE owner IS NOT NULL AND owner NOT IN (SELECT id FROM lap_workers)";
@@ -262,7 +294,10 @@ async fn beat(tx: &mut Tx, worker: Worker) -> Answer<u64> {
 }
 
 async fn retire(tx: &mut Tx, worker: WorkerId) -> Answer<()> {
-    tx.run(sql("DELETE FROM lap_workers WHERE id = ?1").bind(worker.to_string())).await?;
+    tx.run(sql("DELETE FROM lap_workers WHERE id = ?1").bind(worker.to_string()))
+        .await?;
     let free = "UPDATE lap_work SET owner = NULL, due = ?2 WHERE owner = ?1";
-    tx.run(sql(free).bind(worker.to_string()).bind(tx.now.unix_millis())).await.map(drop)
+    tx.run(sql(free).bind(worker.to_string()).bind(tx.now.unix_millis()))
+        .await
+        .map(drop)
 }

@@ -91,11 +91,16 @@ where
     F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Answer<T>> + Send,
 {
     async fn run(&mut self, tx: &mut Tx) -> bool {
-        let Some(work) = self.work.take() else { return false };
-        let answer = AssertUnwindSafe(work(tx)).catch_unwind().await.unwrap_or_else(|_| {
-            // The panic hook has told where. The writer must survive it, or one defect would stop everything.
-            Err(sqlx::Error::Protocol("a write broke off".to_owned()))
-        });
+        let Some(work) = self.work.take() else {
+            return false;
+        };
+        let answer = AssertUnwindSafe(work(tx))
+            .catch_unwind()
+            .await
+            .unwrap_or_else(|_| {
+                // The panic hook has told where. The writer must survive it, or one defect would stop everything.
+                Err(sqlx::Error::Protocol("a write broke off".to_owned()))
+            });
         let keep = answer.is_ok();
         self.answer = Some(answer.map_err(|error| from_sqlx(self.operation, error)));
         keep
@@ -103,7 +108,12 @@ where
 
     fn settle(self: Box<Self>, commit: std::result::Result<(), String>) {
         let unsure = |reason: String| {
-            Error::new(ErrorKind::Unavailable, self.operation, "the write was not committed").with_source(reason)
+            Error::new(
+                ErrorKind::Unavailable,
+                self.operation,
+                "the write was not committed",
+            )
+            .with_source(reason)
         };
         let answer = match (self.answer, commit) {
             (Some(Err(error)), _) => Err(error),
@@ -155,8 +165,16 @@ impl Writer {
         F: for<'t> FnOnce(&'t mut Tx) -> BoxFuture<'t, Answer<T>> + Send + 'static,
     {
         let (caller, answer) = oneshot::channel();
-        let job = Pending { operation, work: Some(work), answer: None, caller };
-        self.jobs.send(Command::Job(Box::new(job))).await.map_err(|_| closed(operation))?;
+        let job = Pending {
+            operation,
+            work: Some(work),
+            answer: None,
+            caller,
+        };
+        self.jobs
+            .send(Command::Job(Box::new(job)))
+            .await
+            .map_err(|_| closed(operation))?;
         answer.await.map_err(|_| closed(operation))?
     }
 
@@ -170,8 +188,17 @@ impl Writer {
 }
 
 async fn serve(desk: Desk, mut waiting: mpsc::Receiver<Command>) {
-    let Desk { link, connect, clock, counters, lock } = desk;
-    let mut tx = Tx { link, now: clock.now() };
+    let Desk {
+        link,
+        connect,
+        clock,
+        counters,
+        lock,
+    } = desk;
+    let mut tx = Tx {
+        link,
+        now: clock.now(),
+    };
     let mut closing = None;
     while let Some(first) = waiting.recv().await {
         let mut batch = Vec::new();
@@ -215,7 +242,9 @@ async fn commit(
     counters: &Arc<Counters>,
     batch: &mut [Box<dyn Job>],
 ) -> std::result::Result<(), String> {
-    begin(tx, connect, counters).await.map_err(|error| error.to_string())?;
+    begin(tx, connect, counters)
+        .await
+        .map_err(|error| error.to_string())?;
     let outcome = match batch {
         [job] => alone(tx, job).await,
         jobs => together(tx, jobs).await,
@@ -247,12 +276,16 @@ async fn together(tx: &mut Tx, jobs: &mut [Box<dyn Job>]) -> Answer<()> {
 /// Begins, on a new connection when the old one does not serve any more.
 async fn begin(tx: &mut Tx, connect: &SqliteConnectOptions, counters: &Arc<Counters>) -> Answer<()> {
     const BEGIN: &str = "BEGIN IMMEDIATE";
-    let Err(error) = step(tx, BEGIN).await else { return Ok(()) };
+    let Err(error) = step(tx, BEGIN).await else {
+        return Ok(());
+    };
     tracing::warn!(%error, "no transaction could begin; connecting to the database anew");
     tx.link = Link::new(connect.connect().await?, Arc::clone(counters));
     step(tx, BEGIN).await
 }
 
 async fn step(tx: &mut Tx, text: &'static str) -> Answer<()> {
-    sqlx::Executor::execute(&mut tx.link.connection, sql(text)).await.map(drop)
+    sqlx::Executor::execute(&mut tx.link.connection, sql(text))
+        .await
+        .map(drop)
 }

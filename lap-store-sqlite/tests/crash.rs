@@ -1,5 +1,7 @@
 //! kill -9 in the middle of writes: what was acknowledged is there, and nothing is there by halves.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod scene;
 
 use std::collections::BTreeSet;
@@ -32,9 +34,7 @@ async fn write_until_killed() {
             })
         })
         .collect();
-    for life in lives {
-        life.await.unwrap();
-    }
+    futures_util::future::join_all(lives).await;
 }
 
 async fn live(scene: &Scene) {
@@ -77,7 +77,9 @@ fn killed_after(path: &Path, acknowledgements: usize) -> Vec<(SessionId, u64)> {
         // The harness of the test prints before it, on the same line.
         let Some(start) = line.find("ack ") else { continue };
         let words: Vec<_> = line[start..].split(' ').collect();
-        let [_, _, session, head] = words[..] else { continue };
+        let [_, _, session, head] = words[..] else {
+            continue;
+        };
         if let (Ok(session), Ok(head)) = (session.parse(), head.parse()) {
             told.push((session, head));
         }
@@ -87,31 +89,65 @@ fn killed_after(path: &Path, acknowledgements: usize) -> Vec<(SessionId, u64)> {
         }
     }
     child.wait().unwrap();
-    assert!(told.len() >= acknowledgements, "the child ended by itself after {} lines", told.len());
+    assert!(
+        told.len() >= acknowledgements,
+        "the child ended by itself after {} lines",
+        told.len()
+    );
     told
 }
 
 /// Each finds rows that break a rule; none may.
 const RULES: &[(&str, &str)] = &[
-    ("event ids have no gaps", "SELECT h.session FROM lap_event_heads h LEFT JOIN lap_events e ON e.session = h.session \
-      GROUP BY h.session HAVING count(e.id) <> h.last OR max(e.id) <> h.last OR min(e.id) <> 1"),
-    ("a creating session has its bring-up", "SELECT id FROM lap_sessions s WHERE state = 'creating' AND NOT EXISTS \
-      (SELECT 1 FROM lap_work WHERE kind = 'bring_up' AND key = s.id)"),
-    ("a ready session is over with its bring-up", "SELECT id FROM lap_sessions s WHERE state = 'ready' AND EXISTS \
-      (SELECT 1 FROM lap_work WHERE kind = 'bring_up' AND key = s.id)"),
-    ("a ready session is reaped some day", "SELECT id FROM lap_sessions s WHERE state = 'ready' AND NOT EXISTS \
-      (SELECT 1 FROM lap_work WHERE kind = 'reap' AND key = s.id)"),
-    ("an active session has its live sandbox", "SELECT s.id FROM lap_sessions s LEFT JOIN lap_sandboxes b ON b.id = s.sandbox \
-      WHERE b.session IS NOT s.id OR b.state <> iif(s.state = 'ready', 'claimed', 'provisioning')"),
-    ("an open turn is somebody's work", "SELECT id FROM lap_turns t WHERE state IN ('sending', 'running') AND NOT EXISTS \
-      (SELECT 1 FROM lap_work WHERE kind = 'turn' AND key = t.session)"),
-    ("a session is remembered by its request", "SELECT id FROM lap_sessions s WHERE NOT EXISTS \
-      (SELECT 1 FROM lap_idempotency WHERE result = s.id)"),
-    ("a session has its opening", "SELECT id FROM lap_sessions WHERE id NOT IN (SELECT session FROM lap_openings)"),
-    ("an accepted turn has its event", "SELECT id FROM lap_turns t WHERE (SELECT count(*) FROM lap_events \
-      WHERE session = t.session AND turn = t.id AND kind = 'turn.accepted') <> 1"),
-    ("a finished turn has its event", "SELECT id FROM lap_turns t WHERE (SELECT count(*) FROM lap_events \
-      WHERE session = t.session AND turn = t.id AND kind = 'turn.finished') <> (finished_at IS NOT NULL)"),
+    (
+        "event ids have no gaps",
+        "SELECT h.session FROM lap_event_heads h LEFT JOIN lap_events e ON e.session = h.session \
+      GROUP BY h.session HAVING count(e.id) <> h.last OR max(e.id) <> h.last OR min(e.id) <> 1",
+    ),
+    (
+        "a creating session has its bring-up",
+        "SELECT id FROM lap_sessions s WHERE state = 'creating' AND NOT EXISTS \
+      (SELECT 1 FROM lap_work WHERE kind = 'bring_up' AND key = s.id)",
+    ),
+    (
+        "a ready session is over with its bring-up",
+        "SELECT id FROM lap_sessions s WHERE state = 'ready' AND EXISTS \
+      (SELECT 1 FROM lap_work WHERE kind = 'bring_up' AND key = s.id)",
+    ),
+    (
+        "a ready session is reaped some day",
+        "SELECT id FROM lap_sessions s WHERE state = 'ready' AND NOT EXISTS \
+      (SELECT 1 FROM lap_work WHERE kind = 'reap' AND key = s.id)",
+    ),
+    (
+        "an active session has its live sandbox",
+        "SELECT s.id FROM lap_sessions s LEFT JOIN lap_sandboxes b ON b.id = s.sandbox \
+      WHERE b.session IS NOT s.id OR b.state <> iif(s.state = 'ready', 'claimed', 'provisioning')",
+    ),
+    (
+        "an open turn is somebody's work",
+        "SELECT id FROM lap_turns t WHERE state IN ('sending', 'running') AND NOT EXISTS \
+      (SELECT 1 FROM lap_work WHERE kind = 'turn' AND key = t.session)",
+    ),
+    (
+        "a session is remembered by its request",
+        "SELECT id FROM lap_sessions s WHERE NOT EXISTS \
+      (SELECT 1 FROM lap_idempotency WHERE result = s.id)",
+    ),
+    (
+        "a session has its opening",
+        "SELECT id FROM lap_sessions WHERE id NOT IN (SELECT session FROM lap_openings)",
+    ),
+    (
+        "an accepted turn has its event",
+        "SELECT id FROM lap_turns t WHERE (SELECT count(*) FROM lap_events \
+      WHERE session = t.session AND turn = t.id AND kind = 'turn.accepted') <> 1",
+    ),
+    (
+        "a finished turn has its event",
+        "SELECT id FROM lap_turns t WHERE (SELECT count(*) FROM lap_events \
+      WHERE session = t.session AND turn = t.id AND kind = 'turn.finished') <> (finished_at IS NOT NULL)",
+    ),
 ];
 
 async fn check(path: &Path, told: &[(SessionId, u64)]) {
@@ -120,18 +156,33 @@ async fn check(path: &Path, told: &[(SessionId, u64)]) {
     for (session, head) in told {
         let page = scene.store.events(*session, 0, 0).await.unwrap();
         let stored = page.map_or(0, |page| page.head);
-        assert!(stored >= *head, "{session} was told to be at {head} and is at {stored}");
+        assert!(
+            stored >= *head,
+            "{session} was told to be at {head} and is at {stored}"
+        );
         assert!(scene.store.session(*session).await.unwrap().is_some());
     }
     scene.store.close().await;
-    let mut connection = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
-    let integrity: String =
-        sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
+    let mut connection = SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .unwrap();
+    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
     assert_eq!(integrity, "ok");
-    let dangling = sqlx::query("PRAGMA foreign_key_check").fetch_all(&mut connection).await.unwrap();
+    let dangling = sqlx::query("PRAGMA foreign_key_check")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
     assert!(dangling.is_empty());
     for (rule, breaches) in RULES {
-        let breaches: Vec<String> = sqlx::query_scalar(*breaches).fetch_all(&mut connection).await.unwrap();
+        let breaches: Vec<String> = sqlx::query_scalar(*breaches)
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
         assert!(breaches.is_empty(), "{rule}: {breaches:?}");
     }
     connection.close().await.unwrap();

@@ -1,5 +1,7 @@
 //! What a start does with what it finds at the path.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,12 +18,18 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 fn options(path: &Path) -> SqliteOptions {
-    SqliteOptions { patience: Duration::ZERO, ..SqliteOptions::new(path, Arc::new(ManualClock::default())) }
+    SqliteOptions {
+        patience: Duration::ZERO,
+        ..SqliteOptions::new(path, Arc::new(ManualClock::default()))
+    }
 }
 
 fn instance(seed: u64) -> Instance {
     let id = InstanceId::fresh(&SeededEntropy::new(seed), Timestamp::from_unix_millis(1));
-    Instance { id, signing_seed: Sealed::from_text(format!("plain:{seed}")) }
+    Instance {
+        id,
+        signing_seed: Sealed::from_text(format!("plain:{seed}")),
+    }
 }
 
 /// A database with one row, closed.
@@ -34,7 +42,11 @@ async fn made(folder: &Path) -> PathBuf {
 }
 
 async fn by_hand(path: &Path) -> SqliteConnection {
-    SqliteConnectOptions::new().filename(path).connect().await.unwrap()
+    SqliteConnectOptions::new()
+        .filename(path)
+        .connect()
+        .await
+        .unwrap()
 }
 
 async fn refused(path: &Path) -> Error {
@@ -72,11 +84,17 @@ async fn a_newer_schema_is_refused_and_says_who_wrote_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = made(folder.path()).await;
     let mut newer = by_hand(&path).await;
-    newer.execute("INSERT INTO lap_migrations VALUES (99, 'later', 1, '7.8.9')").await.unwrap();
+    newer
+        .execute("INSERT INTO lap_migrations VALUES (99, 'later', 1, '7.8.9')")
+        .await
+        .unwrap();
     newer.close().await.unwrap();
     let error = refused(&path).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);
-    assert!(error.message().contains("7.8.9") && error.message().contains("schema 99"), "{error}");
+    assert!(
+        error.message().contains("7.8.9") && error.message().contains("schema 99"),
+        "{error}"
+    );
     assert!(!error.is_retryable());
 }
 
@@ -88,7 +106,11 @@ async fn what_is_not_a_database_is_refused() {
     let error = refused(&path).await;
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.message().contains("notes.txt"), "{error}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left next to it");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "nothing is left next to it"
+    );
 }
 
 #[tokio::test]
@@ -121,7 +143,10 @@ async fn a_second_server_is_refused_until_the_first_ends() {
     let error = SqliteStore::open(options(&path)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongState);
     assert!(error.message().contains("lap.db.lock"), "{error}");
-    assert!(error.message().contains(&std::process::id().to_string()), "{error}");
+    assert!(
+        error.message().contains(&std::process::id().to_string()),
+        "{error}"
+    );
     first.close().await;
     SqliteStore::open(options(&path)).await.unwrap();
 }
@@ -131,18 +156,26 @@ async fn a_store_that_is_dropped_lets_go_soon() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lap.db");
     drop(SqliteStore::open(options(&path)).await.unwrap());
-    let patient = SqliteOptions { patience: Duration::from_secs(30), ..options(&path) };
+    let patient = SqliteOptions {
+        patience: Duration::from_secs(30),
+        ..options(&path)
+    };
     SqliteStore::open(patient).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_closed_store_refuses() {
     let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::open(options(&folder.path().join("lap.db"))).await.unwrap();
+    let store = SqliteStore::open(options(&folder.path().join("lap.db")))
+        .await
+        .unwrap();
     store.close().await;
     store.close().await;
     assert_eq!(store.ping().await.unwrap_err().kind(), ErrorKind::Unavailable);
-    assert_eq!(store.instance(instance(1)).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        store.instance(instance(1)).await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
 }
 
 #[tokio::test]
@@ -153,8 +186,15 @@ async fn a_path_that_cannot_be_used_is_named() {
     let a_folder = folder.path().to_owned();
     for path in [below_a_file, a_folder] {
         let error = SqliteStore::open(options(&path)).await.unwrap_err();
-        assert_eq!((error.kind(), error.field()), (ErrorKind::Invalid, Some("path")), "{error}");
-        assert!(error.message().contains(folder.path().to_str().unwrap()), "{error}");
+        assert_eq!(
+            (error.kind(), error.field()),
+            (ErrorKind::Invalid, Some("path")),
+            "{error}"
+        );
+        assert!(
+            error.message().contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
     }
 }
 
@@ -162,11 +202,20 @@ async fn a_path_that_cannot_be_used_is_named() {
 async fn a_hosts_own_tables_stay() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("host.db");
-    let mut host = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
-    host.execute("CREATE TABLE customers (name TEXT); INSERT INTO customers VALUES ('Ada')").await.unwrap();
+    let mut host = SqliteConnectOptions::new()
+        .filename(&path)
+        .create_if_missing(true)
+        .connect()
+        .await
+        .unwrap();
+    host.execute("CREATE TABLE customers (name TEXT); INSERT INTO customers VALUES ('Ada')")
+        .await
+        .unwrap();
     host.close().await.unwrap();
     SqliteStore::open(options(&path)).await.unwrap().close().await;
-    let name: String =
-        sqlx::query_scalar("SELECT name FROM customers").fetch_one(&mut by_hand(&path).await).await.unwrap();
+    let name: String = sqlx::query_scalar("SELECT name FROM customers")
+        .fetch_one(&mut by_hand(&path).await)
+        .await
+        .unwrap();
     assert_eq!(name, "Ada");
 }

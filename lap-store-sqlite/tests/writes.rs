@@ -1,5 +1,7 @@
 //! What a write costs, and what becomes of it when its caller leaves or its neighbour fails.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
 mod scene;
 
 use std::future::Future;
@@ -9,8 +11,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lap_core::error::ErrorKind;
-use lap_core::store::{Agents as _, Events as _, Opened, Sessions as _, Turns as _};
 use lap_core::store::{Accepted, TurnQuery};
+use lap_core::store::{Agents as _, Events as _, Opened, Sessions as _, Turns as _};
 use lap_store_sqlite::Counts;
 use scene::{Scene, new_agent};
 
@@ -35,7 +37,11 @@ async fn every_hot_write_is_one_transaction_of_few_statements() {
     let open = scene.new_open();
     let session = open.session;
 
-    let one = |statements| Counts { transactions: 1, writes: 1, statements };
+    let one = |statements| Counts {
+        transactions: 1,
+        writes: 1,
+        statements,
+    };
     let (bring_up, spent) = cost(&scene, scene.open(open)).await;
     assert_eq!(spent, one(13), "open");
     let ((turn, item), spent) = cost(&scene, scene.ready(session, &bring_up)).await;
@@ -48,7 +54,15 @@ async fn every_hot_write_is_one_transaction_of_few_statements() {
     assert!(matches!(accepted, Accepted::Started(_, Some(_))), "{accepted:?}");
     assert_eq!(spent, one(9), "accept");
     let (_, spent) = cost(&scene, scene.store.events(session, 0, 100)).await;
-    assert_eq!(spent, Counts { transactions: 0, writes: 0, statements: 1 }, "events");
+    assert_eq!(
+        spent,
+        Counts {
+            transactions: 0,
+            writes: 0,
+            statements: 1
+        },
+        "events"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,14 +101,21 @@ async fn writes_that_wait_together_share_a_transaction_and_fail_alone() {
     let after = scene.store.counts();
     assert_eq!(after.writes - before.writes, 60);
     let transactions = after.transactions - before.transactions;
-    assert!(transactions < 30, "60 writes that wait together took {transactions} transactions");
+    assert!(
+        transactions < 30,
+        "60 writes that wait together took {transactions} transactions"
+    );
 }
 
 /// Polls a call this often and leaves.
 async fn leave_after(polls: usize, call: impl Future) {
     let mut call = pin!(call);
     for _ in 0..polls {
-        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+        if call
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_ready()
+        {
             return;
         }
         // Not to wait for anything: the pause spreads the moments at which callers leave.
@@ -113,7 +134,16 @@ async fn a_write_whose_caller_leaves_happens_whole_or_not_at_all() {
         leave_after(polls % 8, scene.store.open(open)).await;
         // Jobs run in order, so after this one the other is over.
         scene.store.create_agent(new_agent()).await.unwrap();
-        let turns = scene.store.list_turns(TurnQuery { session, after: 0, limit: 9 }).await.unwrap().len();
+        let turns = scene
+            .store
+            .list_turns(TurnQuery {
+                session,
+                after: 0,
+                limit: 9,
+            })
+            .await
+            .unwrap()
+            .len();
         match scene.store.bring_up(session).await.unwrap() {
             Some(_) => {
                 happened += 1;

@@ -11,17 +11,17 @@ use lap_core::id::{AgentId, HostId, SandboxId, SessionId, SystemEntropy, TurnId,
 use lap_core::sandbox::Place;
 use lap_core::seal::Sealed;
 use lap_core::store::{
-    Accept, Accepted, Advance, Advanced, Agents as _, Append, Appended, Created, Events as _, Finish, Finished,
-    Idempotency, NewAgent, NewTurn, Open, Opened, Sessions as _, Step, Turns as _, WorkItem,
+    Accept, Accepted, Advance, Advanced, Agents as _, Append, Appended, Created, Events as _, Finish,
+    Finished, Idempotency, NewAgent, NewTurn, Open, Opened, Sessions as _, Step, Turns as _, WorkItem,
 };
 use lap_core::time::{Clock as _, SystemClock, Timestamp};
 use lap_core::turn::{Outcome, TurnState};
 use lap_store_sqlite::{SqliteOptions, SqliteStore};
 use serde_json::json;
 
-pub struct Scene {
-    pub store: Arc<SqliteStore>,
-    pub agent: Agent,
+pub(crate) struct Scene {
+    pub(crate) store: Arc<SqliteStore>,
+    pub(crate) agent: Agent,
     worker: WorkerId,
     place: Place,
 }
@@ -30,14 +30,17 @@ fn now() -> Timestamp {
     SystemClock.now()
 }
 
-pub fn sandbox_id() -> SandboxId {
+pub(crate) fn sandbox_id() -> SandboxId {
     SandboxId::fresh(&SystemEntropy::new(), now())
 }
 
-pub fn new_agent() -> NewAgent {
+pub(crate) fn new_agent() -> NewAgent {
     NewAgent {
         id: AgentId::fresh(&SystemEntropy::new(), now()),
-        spec: AgentSpec { name: Some("painter".to_owned()), ..AgentSpec::default() },
+        spec: AgentSpec {
+            name: Some("painter".to_owned()),
+            ..AgentSpec::default()
+        },
         blueprint_hash: BlueprintHash::from_text("blueprint"),
         created_by: "ui".to_owned(),
         idempotency: None,
@@ -45,17 +48,27 @@ pub fn new_agent() -> NewAgent {
 }
 
 impl Scene {
-    pub async fn new(path: &Path) -> Self {
+    pub(crate) async fn new(path: &Path) -> Self {
         let patience = Duration::from_secs(30);
-        let options = SqliteOptions { patience, ..SqliteOptions::new(path, Arc::new(SystemClock)) };
+        let options = SqliteOptions {
+            patience,
+            ..SqliteOptions::new(path, Arc::new(SystemClock))
+        };
         let store = Arc::new(SqliteStore::open(options).await.unwrap());
-        let Created::New(agent) = store.create_agent(new_agent()).await.unwrap() else { panic!("not created") };
+        let Created::New(agent) = store.create_agent(new_agent()).await.unwrap() else {
+            panic!("not created")
+        };
         let entropy = SystemEntropy::new();
         let (worker, host) = (WorkerId::fresh(&entropy, now()), HostId::fresh(&entropy, now()));
-        Self { store, agent, worker, place: Place::Host(host) }
+        Self {
+            store,
+            agent,
+            worker,
+            place: Place::Host(host),
+        }
     }
 
-    pub fn new_turn(&self) -> NewTurn {
+    pub(crate) fn new_turn(&self) -> NewTurn {
         NewTurn {
             id: TurnId::fresh(&SystemEntropy::new(), now()),
             parts: vec![json!({ "type": "text", "text": "paint it" })],
@@ -64,7 +77,7 @@ impl Scene {
         }
     }
 
-    pub fn new_open(&self) -> Open {
+    pub(crate) fn new_open(&self) -> Open {
         let session = SessionId::fresh(&SystemEntropy::new(), now());
         Open {
             session,
@@ -89,7 +102,7 @@ impl Scene {
     }
 
     /// Opens it cold.
-    pub async fn open(&self, open: Open) -> WorkItem {
+    pub(crate) async fn open(&self, open: Open) -> WorkItem {
         match self.store.open(open).await.unwrap() {
             Opened::Cold(opened) => opened.work.unwrap(),
             other => panic!("not opened: {other:?}"),
@@ -97,23 +110,31 @@ impl Scene {
     }
 
     /// Makes it ready; its first turn is sending under the returned item.
-    pub async fn ready(&self, session: SessionId, bring_up: &WorkItem) -> (TurnId, WorkItem) {
+    pub(crate) async fn ready(&self, session: SessionId, bring_up: &WorkItem) -> (TurnId, WorkItem) {
         let step = Step::Ready {
             conversation: "conversation".to_owned(),
             address: "127.0.0.1:1".to_owned(),
             reap_after: Duration::from_secs(60),
         };
-        let advance = Advance { session, hold: bring_up.hold.clone(), step };
+        let advance = Advance {
+            session,
+            hold: bring_up.hold.clone(),
+            step,
+        };
         match self.store.advance(advance).await.unwrap() {
             Advanced::Done(_, Some((turn, item))) => (turn.id, item),
             other => panic!("not ready: {other:?}"),
         }
     }
 
-    pub async fn append(&self, session: SessionId, item: &WorkItem, turn: TurnId) {
+    pub(crate) async fn append(&self, session: SessionId, item: &WorkItem, turn: TurnId) {
         let delta = json!({ "field": "text", "delta": "a stroke", "offset": 0 });
-        let event =
-            NewEvent { kind: "message.part.delta".to_owned(), turn: Some(turn), body: delta, origin: Some(1) };
+        let event = NewEvent {
+            kind: "message.part.delta".to_owned(),
+            turn: Some(turn),
+            body: delta,
+            origin: Some(1),
+        };
         let append = Append {
             session,
             hold: Some(item.hold.clone()),
@@ -122,10 +143,13 @@ impl Scene {
             events: vec![event],
         };
         let answers = self.store.append(vec![append]).await.unwrap();
-        assert!(matches!(answers[..], [Appended::Done(_)]), "not appended: {answers:?}");
+        assert!(
+            matches!(answers[..], [Appended::Done(_)]),
+            "not appended: {answers:?}"
+        );
     }
 
-    pub async fn accept(&self, session: SessionId) -> Accepted {
+    pub(crate) async fn accept(&self, session: SessionId) -> Accepted {
         let accept = Accept {
             session,
             turn: self.new_turn(),
@@ -137,10 +161,21 @@ impl Scene {
         self.store.accept(accept).await.unwrap()
     }
 
-    pub async fn finish(&self, turn: TurnId, item: &WorkItem) {
-        let outcome = Outcome { state: TurnState::Completed, failure: None, ..Outcome::failed("") };
-        let finish = Finish { turn, hold: item.hold.clone(), outcome };
+    pub(crate) async fn finish(&self, turn: TurnId, item: &WorkItem) {
+        let outcome = Outcome {
+            state: TurnState::Completed,
+            failure: None,
+            ..Outcome::failed("")
+        };
+        let finish = Finish {
+            turn,
+            hold: item.hold.clone(),
+            outcome,
+        };
         let finished = self.store.finish(finish).await.unwrap();
-        assert!(matches!(finished, Finished::Done(..)), "not finished: {finished:?}");
+        assert!(
+            matches!(finished, Finished::Done(..)),
+            "not finished: {finished:?}"
+        );
     }
 }
