@@ -1,0 +1,13 @@
+//! The HTTP API over an engine on memory backends, driven as a tower service.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod access;
+mod agents;
+mod bad_input;
+mod conversation;
+mod description;
+mod requests;
+mod sessions;
+mod streams;
+mod support;
