@@ -145,8 +145,12 @@ pub(crate) async fn require(State(app): State<App>, request: Request, next: Next
     let (mut parts, body) = request.into_parts();
     match app.options.authenticator.authenticate(&parts).await {
         Ok(caller) => {
-            parts.extensions.insert(Authenticated(caller));
-            next.run(Request::from_parts(parts, body)).await
+            let caller = Authenticated(caller);
+            parts.extensions.insert(caller.clone());
+            let mut response = next.run(Request::from_parts(parts, body)).await;
+            // For the line in the log.
+            response.extensions_mut().insert(caller);
+            response
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }

@@ -126,6 +126,7 @@ fn without_value(text: &str) -> String {
     let expected = match expected {
         "a map" => "an object",
         "a sequence" => "an array",
+        "u32" | "u64" => "a whole number",
         other => other,
     };
     let kind = found
@@ -134,7 +135,7 @@ fn without_value(text: &str) -> String {
     match kind {
         Some("map") => format!("expected {expected}, got an object"),
         Some("sequence") => format!("expected {expected}, got an array"),
-        Some("floating") => format!("expected {expected}, got a number"),
+        Some("floating") => format!("expected {expected}, got a number with a fraction"),
         Some("integer") => format!("expected {expected}, got an integer"),
         Some("boolean") => format!("expected {expected}, got a boolean"),
         Some("string") => format!("expected {expected}, got a string"),
@@ -183,11 +184,11 @@ mod tests {
                 "env_vars.A",
                 "expected a string, got a boolean",
             ),
-            (r#"{"model":"m","limit":-1}"#, "limit", "expected u32"),
+            (r#"{"model":"m","limit":-1}"#, "limit", "expected a whole number"),
             (
                 r#"{"model":"m","limit":1.5}"#,
                 "limit",
-                "expected u32, got a number",
+                "expected a whole number, got a number with a fraction",
             ),
             (
                 r#"{"model":"m","hosts":{"A":["x",[]]}}"#,

@@ -164,3 +164,34 @@ pub(crate) fn sse_response(app: &App, frames: impl Stream<Item = Frame> + Send +
     ];
     (headers, Sse::new(events).keep_alive(keep_alive)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use lap_core::event::Event;
+    use lap_core::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn only_the_platform_ends_a_stream() {
+        let said = |kind: &str, origin| {
+            StreamItem::Event(Event {
+                session: SessionId::from_uuid(uuid::Uuid::nil()),
+                id: 1,
+                kind: kind.to_owned(),
+                turn: None,
+                body: json!({}),
+                at: Timestamp::from_unix_millis(0),
+                origin,
+            })
+        };
+        for kind in ["session.ended", "session.failed", "turn.finished"] {
+            assert!(end_of_turn(&said(kind, None)).is_some());
+            assert!(end_of_turn(&said(kind, Some(1))).is_none());
+            assert_eq!(
+                end_of_session(&said(kind, None)).is_some(),
+                kind != "turn.finished"
+            );
+        }
+    }
+}

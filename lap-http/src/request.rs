@@ -13,12 +13,16 @@ use lap_core::Error;
 use tracing::Instrument;
 
 use crate::app::App;
+use crate::auth::Authenticated;
 use crate::problem::Problem;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The status in logs and metrics of a request whose client left before the answer.
 const CLIENT_LEFT: u16 = 499;
+
+/// Routes that machines ask all day long.
+const PROBES: [&str; 4] = ["/healthz", "/readyz", "/metrics", "/api/v1/metrics"];
 
 /// The outermost layer. It sees every answer, so it finishes the bodies of problems.
 pub(crate) async fn surround(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -40,6 +44,7 @@ pub(crate) async fn surround(State(app): State<App>, mut request: Request, next:
         method,
         route,
         path,
+        principal: None,
         started: Instant::now(),
         written: false,
     };
@@ -56,6 +61,10 @@ pub(crate) async fn surround(State(app): State<App>, mut request: Request, next:
         *response.body_mut() = problem.body(&line.id);
     }
     add_headers(response.headers_mut(), &line.id);
+    line.principal = response
+        .extensions_mut()
+        .remove::<Authenticated>()
+        .map(|Authenticated(caller)| caller.principal().to_owned());
     line.write(response.status().as_u16(), problem.as_ref());
     response
 }
@@ -117,6 +126,7 @@ struct Line {
     method: &'static str,
     route: String,
     path: String,
+    principal: Option<String>,
     started: Instant,
     written: bool,
 }
@@ -133,13 +143,15 @@ impl Line {
         metrics::counter!("lap_http_requests_total", &labels).increment(1);
         metrics::histogram!("lap_http_request_duration_seconds", &labels).record(elapsed);
         let (id, method, route, path) = (&self.id, self.method, &self.route, &self.path);
+        let principal = self.principal.as_deref();
         let ms = elapsed.as_millis();
         let code = problem.map(Problem::code);
-        match problem.and_then(Problem::cause) {
-            Some(cause) => {
-                tracing::error!(request_id = %id, method, %route, %path, status, ms, code, cause, "request failed");
-            }
-            None => tracing::info!(request_id = %id, method, %route, %path, status, ms, code, "request"),
+        if let Some(cause) = problem.and_then(Problem::cause) {
+            tracing::error!(request_id = %id, method, %route, %path, status, ms, principal, code, cause, "request failed");
+        } else if PROBES.contains(&route.as_str()) {
+            tracing::debug!(request_id = %id, method, %route, status, ms, code, "request");
+        } else {
+            tracing::info!(request_id = %id, method, %route, %path, status, ms, principal, code, "request");
         }
     }
 }

@@ -135,3 +135,49 @@ fn wrapped(event: Event) -> Value {
     }
     data
 }
+
+#[cfg(test)]
+mod tests {
+    use lap_core::id::SessionId;
+    use lap_core::time::Timestamp;
+
+    use super::*;
+
+    fn event(kind: &str, origin: Option<u64>) -> Event {
+        Event {
+            session: SessionId::from_uuid(uuid::Uuid::nil()),
+            id: 7,
+            kind: kind.to_owned(),
+            turn: None,
+            body: json!({ "outcome": "completed" }),
+            at: Timestamp::from_unix_millis(0),
+            origin,
+        }
+    }
+
+    #[test]
+    fn a_harness_cannot_speak_for_the_platform() {
+        for dialect in [Frame::wrapped, Frame::raw] {
+            let ours = dialect(StreamItem::Event(event("turn.finished", None)));
+            let theirs = dialect(StreamItem::Event(event("turn.finished", Some(3))));
+            assert_ne!(ours, theirs);
+            assert_eq!(ours.data.unwrap()["at"], "1970-01-01T00:00:00.000Z");
+        }
+        let theirs = Frame::wrapped(StreamItem::Event(event("session.ended", Some(3))));
+        assert_eq!(theirs.data.unwrap()["type"], "harness_event");
+    }
+
+    #[test]
+    fn a_frame_without_data_is_an_id_alone() {
+        let passed = Frame::wrapped(StreamItem::Passed { id: 9 });
+        assert_eq!(
+            passed,
+            Frame {
+                id: Some(9),
+                data: None
+            }
+        );
+        let reset = Frame::raw(StreamItem::Reset { first_kept: 5 });
+        assert_eq!(reset.data.unwrap(), json!({ "type": "reset", "first_kept": 5 }));
+    }
+}

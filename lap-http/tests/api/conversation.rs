@@ -244,3 +244,36 @@ async fn attachments_become_file_parts() {
         parts
     );
 }
+
+#[tokio::test]
+async fn a_wait_that_is_over_says_that_the_turn_is_not() {
+    let mut options = crate::support::options();
+    options.turn_wait = std::time::Duration::from_millis(20);
+    let api = Api::with(lap_core::engine::EngineConfig::default(), options).await;
+    let path = format!("{SESSIONS}/{}", api.session().await);
+    let answer = api
+        .post(&format!("{path}/message"), json!({ "text": HANG }))
+        .await;
+    let body = answer.problem(504, "turn_not_over");
+    let turn = api
+        .get(&format!("{path}/turns/{}", body["turn_id"].as_str().unwrap()))
+        .await
+        .ok();
+    assert!(turn["finished_at"].is_null());
+}
+
+#[tokio::test]
+async fn a_shutdown_tells_waiting_clients_to_come_back() {
+    let api = Api::start().await;
+    let path = format!("{SESSIONS}/{}", api.session().await);
+    let (message, turns) = (format!("{path}/message"), format!("{path}/turns"));
+    let waiting = api.post_with_key(&message, "k1", json!({ "text": HANG }));
+    let draining = async {
+        api.until(&turns, |turns| turns["data"][0]["status"] == "running")
+            .await;
+        api.engine.drain(std::time::Duration::from_millis(100)).await;
+    };
+    let (answer, ()) = tokio::join!(waiting, draining);
+    assert!(answer.problem(503, "unavailable")["turn_id"].is_string());
+    assert_eq!(answer.header("retry-after"), "1");
+}

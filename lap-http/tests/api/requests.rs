@@ -179,7 +179,10 @@ async fn a_request_is_one_line_without_secrets() {
         (&first["request_id"], &first["method"]),
         (&"line-1".into(), &"POST".into())
     );
-    assert_eq!(first["route"], AGENTS);
+    assert_eq!(
+        (&first["route"], &first["principal"]),
+        (&AGENTS.into(), &"ui".into())
+    );
     assert_eq!(lines[1]["fields"]["route"], "unmatched");
 }
 
