@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use lap_core::backends::Backends;
 use lap_core::capability::Isolation;
-use lap_core::engine::{Engine, EngineConfig, Gateway as EngineGateway, Identity, Images, Platform};
+use lap_core::engine::{Engine, EngineConfig, Gateway as EngineGateway, Identity, Platform};
 use lap_core::error::{Error, ErrorKind, Result};
-use lap_core::id::SystemEntropy;
+use lap_core::id::{Entropy, SystemEntropy};
 use lap_core::runtime::SandboxRuntime as _;
 use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
-use lap_core::time::SystemClock;
+use lap_core::time::{Clock, SystemClock};
+use lap_core::vault::Vault;
 use lap_harness::SandboxdHarness;
 use lap_local::{LocalConfig, LocalRuntime};
 use lap_store_sqlite::{SqliteOptions, SqliteStore};
@@ -43,14 +44,14 @@ pub(crate) struct Assembled {
 /// # Errors
 /// What the part says: the database that cannot be opened, the vault that does not start.
 pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
-    let clock = Arc::new(SystemClock);
-    let entropy = Arc::new(SystemEntropy::new());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let sealer = match &config.encryption_key {
         Some(key) => Sealer::from_base64(key.expose())?,
         None => Sealer::plaintext(),
     };
     let Database::Sqlite(path) = &config.database;
-    let store = SqliteStore::open(SqliteOptions::new(path, clock.clone())).await?;
+    let store = SqliteStore::open(SqliteOptions::new(path, Arc::clone(&clock))).await?;
     let identity = Identity::load(&store, &sealer, &*entropy, &*clock).await?;
     let program = std::env::current_exe().map_err(|error| {
         Error::new(
@@ -61,7 +62,7 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         .with_source(error)
     })?;
     let demo_model = match &config.gateway {
-        Gateway::Demo => Some(start_demo(&*entropy, clock.clone()).await?),
+        Gateway::Demo => Some(start_demo(&*entropy, Arc::clone(&clock)).await?),
         Gateway::Configured { .. } => None,
     };
     let (gateway_base, gateway_key) = match (&config.gateway, &demo_model) {
@@ -73,14 +74,14 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
     let local = LocalConfig::new(&config.data_dir, program, identity.instance())
         .with_arguments(["sandboxd"])
         .with_environment(std::env::vars_os(), &[] as &[&str])
-        .with_clock(clock.clone())
-        .with_entropy(entropy.clone());
+        .with_clock(Arc::clone(&clock))
+        .with_entropy(Arc::clone(&entropy));
     let runtime = LocalRuntime::open(local).await?;
     let isolation = runtime.capabilities().isolation;
     let parts = Backends {
         store: Arc::new(store),
         runtime: Arc::new(runtime),
-        vault: vault.clone(),
+        vault: Arc::clone(&vault) as Arc<dyn Vault>,
         harness: Arc::new(SandboxdHarness::new()),
         clock,
         entropy,
@@ -95,7 +96,7 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
     })
 }
 
-async fn start_demo(entropy: &SystemEntropy, clock: Arc<SystemClock>) -> Result<DemoModel> {
+async fn start_demo(entropy: &dyn Entropy, clock: Arc<dyn Clock>) -> Result<DemoModel> {
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
     DemoModel::start(any_port, entropy, clock).await.map_err(|error| {
         Error::new(
@@ -145,15 +146,7 @@ fn engine_config(config: &Config, gateway_key: Secret) -> EngineConfig {
     };
     engine.gateway = EngineGateway { key: gateway_key };
     engine.git_token.clone_from(&config.container_env.git_token);
-    engine.images = Images {
-        default: config.images.fallback.clone(),
-        by_harness: config
-            .images
-            .by_harness
-            .iter()
-            .map(|(id, image)| ((*id).to_owned(), image.clone()))
-            .collect(),
-    };
+    engine.images.clone_from(&config.images);
     engine.default_harness.clone_from(&config.default_harness);
     engine.idle_timeout = config.session_idle;
     engine.turn_timeout = config.turn_timeout;

@@ -27,6 +27,7 @@ use lap_core::secret::Secret;
 pub(crate) use choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
 pub(crate) use effective::Effective;
 pub(crate) use keys::GeneratedKey;
+pub(crate) use lap_core::engine::Images;
 pub(crate) use load::load;
 pub(crate) use passthrough::ContainerEnv;
 pub(crate) use report::{Warning, wrap};
@@ -36,6 +37,10 @@ pub(crate) use source::{Flags, GeneratedKeys, Inputs};
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// What the server insists on.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the rules of the loader have decided by it already")
+    )]
     pub(crate) environment: Environment,
     /// Started with `--dev`.
     pub(crate) is_dev: bool,
@@ -60,16 +65,38 @@ pub(crate) struct Config {
     /// The name on the log-in screen.
     pub(crate) ui_username: String,
     /// What runs the sandboxes.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the rules of the loader have decided by it already")
+    )]
     pub(crate) runtime: RuntimeKind,
     /// Production may run sandboxes that are not isolated.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the rules of the loader have decided by it already")
+    )]
     pub(crate) allow_unisolated: bool,
     /// The harness of agents that do not choose one.
     pub(crate) default_harness: String,
     /// Container images.
     pub(crate) images: Images,
     /// The Kubernetes cluster.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "checked and shown; the part that uses it is not in this build"
+        )
+    )]
     pub(crate) cluster: Cluster,
     /// The warm pool.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "checked and shown; the part that uses it is not in this build"
+        )
+    )]
     pub(crate) warm_pool: WarmPool,
     /// How long a session may be idle.
     pub(crate) session_idle: Duration,
@@ -149,23 +176,6 @@ pub(crate) enum Gateway {
     },
 }
 
-/// Container images by harness.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Images {
-    /// For every harness without an image of its own.
-    pub(crate) fallback: String,
-    /// Images by harness id.
-    pub(crate) by_harness: Vec<(&'static str, String)>,
-}
-
-impl Images {
-    /// The image of a harness.
-    pub(crate) fn of(&self, harness: &str) -> &str {
-        let own = self.by_harness.iter().find(|(id, _)| *id == harness);
-        own.map_or(&self.fallback, |(_, image)| image)
-    }
-}
-
 /// The cluster that holds the sandboxes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cluster {
@@ -192,10 +202,31 @@ pub(crate) struct WarmPool {
 #[derive(Debug, Clone)]
 pub(crate) struct Linear {
     /// Client id of the OAuth application.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "checked and shown; the part that uses it is not in this build"
+        )
+    )]
     pub(crate) client_id: String,
     /// Its secret.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "checked and shown; the part that uses it is not in this build"
+        )
+    )]
     pub(crate) client_secret: Secret,
     /// Signs the webhooks.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "checked and shown; the part that uses it is not in this build"
+        )
+    )]
     pub(crate) webhook_secret: Secret,
 }
 

@@ -40,6 +40,11 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
+    if config.linear.is_some() {
+        tracing::warn!(
+            "LINEAR_CLIENT_ID is set, but this build has no Linear integration; its routes answer 404"
+        );
+    }
     let metrics = PrometheusBuilder::new()
         .install_recorder()
         .map_err(|error| error.to_string())?;

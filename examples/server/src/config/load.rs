@@ -127,9 +127,9 @@ fn images(values: &Values) -> Option<Images> {
     ];
     let own = own
         .into_iter()
-        .filter_map(|(harness, name)| Some((harness, values.text(name)?.to_owned())));
+        .filter_map(|(harness, name)| Some((harness.to_owned(), values.text(name)?.to_owned())));
     Some(Images {
-        fallback: values.text("K8S_HARNESS_IMAGE")?.into(),
+        default: values.text("K8S_HARNESS_IMAGE")?.into(),
         by_harness: own.collect(),
     })
 }

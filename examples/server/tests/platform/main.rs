@@ -1,5 +1,7 @@
 //! The real server as a user meets it: the built binary, real sandboxes, a real vault, HTTP from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod client;
 mod crash;
 mod main_job;

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::Instant;
 
 use tempfile::TempDir;
 
@@ -149,28 +149,35 @@ fn spawn(folder: &Path, environment: &BTreeMap<String, String>, port: u16) -> (C
         .stderr(log)
         .spawn()
         .unwrap();
-    let output = BufReader::new(child.stdout.take().unwrap());
+    let said = lines(child.stdout.take().unwrap());
+    if let Some(base) = address(&said) {
+        return (child, base);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
+    panic!("the server did not start:\n{log}");
+}
+
+/// Everything it says, read to the end, so that the server never writes into a closed pipe.
+fn lines(output: std::process::ChildStdout) -> mpsc::Receiver<String> {
     let (lines, said) = mpsc::channel();
     std::thread::spawn(move || {
-        // Read to the end, so that the server never writes into a closed pipe.
-        for line in output.lines().map_while(Result::ok) {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
             let _ = lines.send(line);
         }
     });
-    let mut waited = Duration::ZERO;
+    said
+}
+
+fn address(said: &mpsc::Receiver<String>) -> Option<String> {
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        match said.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => {
-                if let Some((_, base)) = line.split_once("serves on ") {
-                    return (child, base.trim().to_owned());
-                }
-            }
-            Err(mpsc::RecvTimeoutError::Timeout) => waited += Duration::from_millis(200),
-            Err(mpsc::RecvTimeoutError::Disconnected) => waited = PATIENCE,
-        }
-        if waited >= PATIENCE {
-            let log = std::fs::read_to_string(folder.join("server.log")).unwrap_or_default();
-            panic!("the server did not start:\n{log}");
+        let line = said
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            .ok()?;
+        if let Some((_, base)) = line.split_once("serves on ") {
+            return Some(base.trim().to_owned());
         }
     }
 }
