@@ -30,14 +30,18 @@
 mod clock;
 mod fault;
 mod run;
+pub mod runtime;
 mod scene;
 mod snapshot;
 pub mod store;
 mod subject;
 mod suite;
+pub mod vault;
 
 pub use clock::ManualClock;
 pub use fault::{Call, Fault, Faulty};
 pub use run::run;
+pub use runtime::RuntimeUnderTest;
 pub use subject::StoreUnderTest;
 pub use suite::StoreLaw;
+pub use vault::VaultUnderTest;

@@ -148,6 +148,17 @@ macro_rules! __store_tests {
 
 #[doc(hidden)]
 #[macro_export]
+macro_rules! __tests {
+    ($make:expr; $($backend:ident: $($law:ident),+;)+) => {$($(
+        #[test]
+        fn $law() {
+            $crate::run(async { $crate::$backend::$law(&$make.await).await });
+        }
+    )+)+};
+}
+
+#[doc(hidden)]
+#[macro_export]
 macro_rules! __store_list {
     (; $($role:ident: $($law:ident),+;)+) => {
         /// Every law of a store.
