@@ -99,11 +99,15 @@ impl SandboxRuntime for MemoryRuntime {
         // Under one lock with the subscription, so that no end falls between the list and the changes.
         let mut first: Vec<_> = state
             .sandboxes
-            .iter()
-            .filter(|(_, sandbox)| sandbox.gone.is_none())
-            .map(|(id, _)| RuntimeEvent::Exists(*id))
+            .keys()
+            .map(|id| RuntimeEvent::Exists(*id))
             .collect();
         first.push(RuntimeEvent::Complete);
+        // What ended before anyone watched waits for a stop, so it is told like any other end.
+        first.extend(state.sandboxes.iter().filter_map(|(id, found)| {
+            let reason = found.gone.clone()?;
+            Some(RuntimeEvent::Gone { sandbox: *id, reason })
+        }));
         state.watchers.push(sender);
         Box::pin(futures_util::stream::iter(first).chain(UnboundedReceiverStream::new(receiver)))
     }
