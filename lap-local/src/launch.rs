@@ -21,6 +21,8 @@ use crate::spawn::{Handover, document, hand_over, spawn};
 const OPERATION: &str = "launch sandbox";
 /// How long a launch waits for another call that works on the same sandbox.
 const TURN: Duration = Duration::from_secs(60);
+/// How long a new process may take to show its environment.
+const SETTLED: Duration = Duration::from_millis(500);
 /// How often the folder may vanish between making and locking it.
 const ATTEMPTS: usize = 5;
 
@@ -145,8 +147,18 @@ async fn start(shared: &Arc<Shared>, spec: &LaunchSpec) -> Result<()> {
         life.kill("it did not read its launch document in time and was killed")
             .map_err(fail)?;
     }
+    show_marker(&life).await;
     tracing::info!(%sandbox, pid = life.identity().pid, "launched a sandbox");
     write_down(shared, spec, &life).map_err(fail)
+}
+
+/// Waits until the process's environment can be read, because others recognise it by that. The system lets a starter go
+/// on before the new program's environment is in place.
+async fn show_marker(life: &Life) {
+    let deadline = tokio::time::Instant::now() + SETTLED;
+    while !life.has_marker() && life.end().is_none() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Writes down which process the sandbox is, from which on the launch is complete.

@@ -56,6 +56,11 @@ impl Life {
         self.process.identity()
     }
 
+    /// Whether its environment says whose it is.
+    pub(crate) fn has_marker(&self) -> bool {
+        self.process.has_marker(self.sandbox)
+    }
+
     /// Where it answers, once it has said so. Only the word of this very process counts.
     pub(crate) fn address(&self) -> io::Result<Option<SocketAddr>> {
         if let Some(address) = self.address.get() {
