@@ -14,7 +14,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 
 use crate::error::{Answer, from_sqlx};
 use crate::inspect::{self, Found};
-use crate::link::{Counters, Counts, Link};
+use crate::link::{Counters, Counts, Link, sql};
 use crate::lock::FileLock;
 use crate::migrate;
 use crate::readers::Readers;
@@ -91,6 +91,10 @@ impl SqliteStore {
             .map_err(|error| from_sqlx("open store", error))?;
         let mut link = Link::new(connection, Arc::new(Counters::default()));
         migrate::run(&mut link, clock.now()).await?;
+        // The lock says that no other process uses the file, so workers it names have ended: their items are free
+        // at the first heartbeat instead of after a lapse.
+        let forget = link.run(sql("DELETE FROM lap_workers")).await;
+        forget.map_err(|error| from_sqlx("open store", error))?;
         let link = Link::new(link.connection, Arc::clone(&counters));
         let desk = Desk {
             link,
