@@ -70,12 +70,6 @@ pub(crate) struct Config {
         expect(dead_code, reason = "the rules of the loader have decided by it already")
     )]
     pub(crate) runtime: RuntimeKind,
-    /// Production may run sandboxes that are not isolated.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the rules of the loader have decided by it already")
-    )]
-    pub(crate) allow_unisolated: bool,
     /// The harness of agents that do not choose one.
     pub(crate) default_harness: String,
     /// Container images.

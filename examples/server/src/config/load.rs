@@ -82,7 +82,6 @@ fn assemble(
         preinstalled_repo: values.text("PREINSTALLED_GITHUB_REPO").map(str::to_owned),
         ui_username: values.text("UI_USERNAME")?.into(),
         runtime: RuntimeKind::from_word(values.text("LAP_RUNTIME")?)?,
-        allow_unisolated: values.switch("LAP_ALLOW_UNISOLATED")?,
         default_harness: values.text("LAP_HARNESS")?.into(),
         images: images(values)?,
         cluster: Cluster {
