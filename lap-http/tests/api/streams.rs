@@ -243,3 +243,30 @@ async fn idle_streams_are_kept_open_by_comments_and_end_with_the_process() {
     api.get("/readyz").await.problem(503, "unavailable");
     api.get("/healthz").await.ok();
 }
+
+#[tokio::test]
+async fn message_stream_of_a_queued_message_passes_over_the_turn_before() {
+    let api = Api::start().await;
+    let path = format!("{SESSIONS}/{}", api.session().await);
+    api.post(&format!("{path}/turns"), json!({ "text": SLOW })).await;
+    let body = json!({ "text": "mine" }).to_string();
+    let frames = api
+        .stream(request(Method::POST, &format!("{path}/message_stream"), body))
+        .await
+        .rest()
+        .await;
+    let turns = api.get(&format!("{path}/turns")).await.ok();
+    assert_eq!(
+        (&turns["data"][0]["status"], &turns["data"][1]["status"]),
+        (&json!("completed"), &json!("completed"))
+    );
+    let told: Vec<_> = frames
+        .iter()
+        .filter_map(|frame| frame.data.as_ref()?.get("turn_id"))
+        .collect();
+    assert!(
+        !told.is_empty() && told.iter().all(|turn| *turn == &turns["data"][1]["id"]),
+        "{frames:#?}"
+    );
+    assert_eq!(frames.last().unwrap().kind(), "done");
+}

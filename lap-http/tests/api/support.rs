@@ -87,7 +87,7 @@ impl Api {
     }
 
     pub(crate) async fn with(config: EngineConfig, options: HttpOptions) -> Self {
-        let engine = Engine::start(in_memory(), config).await.unwrap();
+        let engine = Engine::start(Backends::in_memory(), config).await.unwrap();
         Self {
             router: lap_http::router(engine.clone(), options),
             engine,
@@ -295,21 +295,4 @@ fn field(frame: &str, name: &str) -> Option<String> {
         .lines()
         .find_map(|line| line.strip_prefix(name))
         .map(|value| value.trim_start().to_owned())
-}
-
-fn in_memory() -> Backends {
-    use std::sync::Arc;
-
-    use lap_core::memory::{MemoryStore, MemoryVault, MemoryWorld};
-    let clock: Arc<dyn lap_core::time::Clock> = Arc::new(lap_core::time::SystemClock);
-    let world = MemoryWorld::new(Arc::clone(&clock));
-    Backends {
-        store: Arc::new(MemoryStore::new(Arc::clone(&clock))),
-        runtime: Arc::new(world.runtime()),
-        vault: Arc::new(MemoryVault::new()),
-        harness: Arc::new(world.harness()),
-        clock,
-        entropy: Arc::new(lap_core::id::SystemEntropy::new()),
-        sealer: Arc::new(lap_core::seal::Sealer::plaintext()),
-    }
 }
