@@ -357,26 +357,24 @@ async fn an_impostor_on_the_socket_learns_nothing() {
         sleeper.id()
     );
     std::fs::write(folder.path().join("vault.json"), &file).unwrap();
-    let heard = tokio::spawn(async move {
-        let mut heard = String::new();
-        while let Ok(Ok((mut stream, _))) =
-            tokio::time::timeout(Duration::from_secs(2), listener.accept()).await
-        {
+    let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let hearing = std::sync::Arc::clone(&heard);
+    let impostor = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 4096];
-            let size = stream.read(&mut buffer).await.unwrap();
-            heard.push_str(&String::from_utf8_lossy(&buffer[..size]));
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{file}", file.len());
-            tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
-                .await
-                .unwrap();
+            while let Ok(size @ 1..) = stream.read(&mut buffer).await {
+                hearing.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..size]));
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{file}", file.len());
+                tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
+            }
         }
-        heard
     });
     let host = host(&folder.path(), &upstream).await;
     let sandbox = fresh_sandbox();
     host.attach(&attach(sandbox)).await.unwrap();
     host.grant(sandbox, &[key_grant()]).await.unwrap();
-    let heard = heard.await.unwrap();
+    impostor.abort();
+    let heard = heard.lock().unwrap().clone();
     assert!(heard.contains("/v1/identity"), "{heard}");
     assert!(
         !heard.to_lowercase().contains("authorization") && !heard.contains(CANARY),
