@@ -9,7 +9,7 @@ use crate::auth::Authenticator;
 /// Renders the metrics of the process in Prometheus text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// See the [module](self). Make one with [`HttpOptions::new`] and change what you need.
+/// How the API is served. Make one with [`HttpOptions::new`] and change what you need.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct HttpOptions {

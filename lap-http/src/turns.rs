@@ -6,7 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
-use lap_core::store::Aborting;
+use lap_core::caller::Caller;
+use lap_core::id::{SessionId, TurnId};
 
 use crate::app::App;
 use crate::auth::Authenticated;
@@ -100,7 +101,7 @@ pub(crate) async fn abort(
     Authenticated(caller): Authenticated,
     TurnPath(session, turn): TurnPath,
 ) -> Result<Json<AbortDone>, Problem> {
-    Ok(Json(done(app.engine.abort(&caller, session, Some(turn)).await?)))
+    stop(&app, &caller, session, Some(turn)).await
 }
 
 /// Stops the running turn and everything that waits behind it.
@@ -111,13 +112,21 @@ pub(crate) async fn abort_all(
     Authenticated(caller): Authenticated,
     SessionPath(session): SessionPath,
 ) -> Result<Json<AbortDone>, Problem> {
-    Ok(Json(done(app.engine.abort(&caller, session, None).await?)))
+    stop(&app, &caller, session, None).await
 }
 
-fn done(aborting: Aborting) -> AbortDone {
-    AbortDone {
+async fn stop(
+    app: &App,
+    caller: &Caller,
+    session: SessionId,
+    turn: Option<TurnId>,
+) -> Result<Json<AbortDone>, Problem> {
+    let aborting = app.engine.abort(caller, session, turn).await?;
+    // Someone is there, so the session is not idle.
+    app.engine.touch(session);
+    Ok(Json(AbortDone {
         ok: true,
         aborted: aborting.aborted.iter().map(|turn| turn.id.to_string()).collect(),
         stopping: aborting.open.map(|turn| turn.id.to_string()),
-    }
+    }))
 }
