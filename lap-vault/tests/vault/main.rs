@@ -9,3 +9,4 @@ mod framing;
 mod process;
 mod relay;
 mod support;
+mod tls;

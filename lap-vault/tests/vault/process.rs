@@ -7,8 +7,10 @@ use std::time::Duration;
 use crate::support::{CANARY, Upstream, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use http::Request;
 use lap_core::id::SandboxId;
+use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
 use lap_core::vault::{Attach, Attachment, Vault as _};
+use lap_vault::relay::Limits;
 use lap_vault::{LocalVault, LocalVaultConfig, ServeConfig, VaultCommand, VaultProcessConfig};
 use tokio::io::AsyncReadExt as _;
 
@@ -291,6 +293,51 @@ async fn a_hundred_megabytes_stream_in_bounded_memory() {
 }
 
 #[tokio::test]
+async fn a_folder_may_be_deeper_than_a_socket_address() {
+    let (folder, upstream) = (Folder::new(), Upstream::start().await);
+    let deep = folder
+        .path()
+        .join("a-rather-long-name-of-a-folder".repeat(5))
+        .join("vault");
+    let host = host(&deep, &upstream).await;
+    let sandbox = fresh_sandbox();
+    let attachment = host.attach(&attach(sandbox)).await.unwrap();
+    host.grant(sandbox, &[key_grant()]).await.unwrap();
+    assert!(works(&attachment).await);
+    host.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_embedded_vault_keeps_port_and_stubs_in_its_folder() {
+    let (folder, upstream) = (Folder::new(), Upstream::start().await);
+    let start = || {
+        LocalVault::in_process(
+            LocalVaultConfig {
+                gateway: upstream.base(),
+                gateway_roots: None,
+            },
+            Some(folder.path()),
+            Sealer::plaintext(),
+            Limits::default(),
+        )
+    };
+    let sandbox = fresh_sandbox();
+    let first = start().await.unwrap();
+    let attachment = first.attach(&attach(sandbox)).await.unwrap();
+    drop(first);
+    let second = start().await.unwrap();
+    assert_eq!(second.attach(&attach(sandbox)).await.unwrap(), attachment);
+    second.grant(sandbox, &[key_grant()]).await.unwrap();
+    assert!(works(&attachment).await);
+    assert_eq!(second.receipts(sandbox, 0, 9).await.unwrap().len(), 1);
+    second.detach(sandbox).await.unwrap();
+    second.detach(sandbox).await.unwrap();
+    assert!(!works(&attachment).await);
+    let error = second.grant(sandbox, &[key_grant()]).await.unwrap_err();
+    assert_eq!(error.kind(), lap_core::ErrorKind::NotFound);
+}
+
+#[tokio::test]
 async fn it_ends_with_its_folder() {
     let (folder, upstream) = (Folder::new(), Upstream::start().await);
     let _host = host(&folder.path(), &upstream).await;
@@ -363,9 +410,14 @@ async fn an_impostor_on_the_socket_learns_nothing() {
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut buffer = [0; 4096];
             while let Ok(size @ 1..) = stream.read(&mut buffer).await {
-                hearing.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..size]));
+                hearing
+                    .lock()
+                    .unwrap()
+                    .push_str(&String::from_utf8_lossy(&buffer[..size]));
                 let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{file}", file.len());
-                tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await.unwrap();
+                tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
+                    .await
+                    .unwrap();
             }
         }
     });

@@ -108,7 +108,7 @@ async fn an_answer_that_cannot_be_searched_is_refused() {
 async fn strangers_are_refused_with_a_reason_and_reach_nothing() {
     let rig = Rig::start().await;
     let url = format!("{}/v1/models", rig.base);
-    let wrong = format!("{}x", &rig.stub[..rig.stub.len() - 1]);
+    let wrong = format!("{}1", &rig.stub[..rig.stub.len() - 1]);
     for (header, value, reason) in [
         ("x-other", rig.stub.clone(), "no_credential"),
         ("authorization", format!("Bearer {wrong}"), "unknown_stub"),
