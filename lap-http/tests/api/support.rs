@@ -24,7 +24,7 @@ pub(crate) const NOBODY: &str = "01900000-0000-7000-8000-000000000000";
 pub(crate) const FAIL: &str = "FAIL the model refused";
 pub(crate) const FAILURE: &str = "the model refused";
 pub(crate) const HANG: &str = "HANG";
-pub(crate) const SLOW: &str = "SLOW 3";
+pub(crate) const SLOW: &str = "SLOW 5";
 
 /// How long a test waits for a state. The machine may be loaded.
 const PATIENCE: Duration = Duration::from_secs(30);
