@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lap_core::id::SandboxId;
 
-use crate::files::open_folder_at;
+use crate::files::{open_folder_at, restore_access};
 use crate::folder::{Attempt, FolderLock, put_in_place};
 use crate::removal::remove_tree;
 
@@ -41,6 +41,8 @@ impl Trash {
 
     /// Moves the folder here.
     pub(crate) fn take(&self, path: &Path, sandbox: SandboxId) -> io::Result<()> {
+        // Moving a folder changes its "..", which its own mode can forbid.
+        restore_access(rustix::fs::CWD, path)?;
         loop {
             let number = self.made.fetch_add(1, Ordering::Relaxed);
             let target = self

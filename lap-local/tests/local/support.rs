@@ -103,9 +103,34 @@ pub(crate) async fn up(runtime: &LocalRuntime, spec: &LaunchSpec) -> String {
 
 /// The number of the sandbox's first process.
 pub(crate) fn root_pid(folder: &Path) -> u32 {
+    recorded_root(folder).unwrap()
+}
+
+fn recorded_root(folder: &Path) -> Option<u32> {
     let record: serde_json::Value =
-        serde_json::from_slice(&fs::read(folder.join("endpoint.json")).unwrap()).unwrap();
-    record["pid"].as_u64().unwrap().try_into().unwrap()
+        serde_json::from_slice(&fs::read(folder.join("sandbox.json")).ok()?).ok()?;
+    record["root"]["pid"].as_u64()?.try_into().ok()
+}
+
+/// Makes the sandbox's first process end as a crash would.
+pub(crate) fn kill_root(folder: &Path) {
+    let pid = rustix::process::Pid::from_raw(root_pid(folder).try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+impl Drop for Site {
+    /// A failed test, and laws that do not stop what they start, leave no process behind.
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.data.path().join("sandboxes"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            if recorded_root(&entry.path()).is_some_and(|pid| command_of(pid).starts_with(FAKE)) {
+                kill_root(&entry.path());
+            }
+        }
+    }
 }
 
 /// Processes that have not ended and whose command line is exactly this, with the arguments separated by spaces.

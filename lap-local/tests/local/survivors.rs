@@ -4,7 +4,9 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{FAKE, SOON, Site, fresh_id, is_alive, listed, next_end, root_pid, until, up};
+use crate::support::{
+    FAKE, SOON, Site, fresh_id, is_alive, kill_root, listed, next_end, root_pid, until, up,
+};
 use lap_core::runtime::{Endpoint, SandboxRuntime};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -59,9 +61,7 @@ async fn ends_are_told_for_own_and_adopted_sandboxes() {
     let (mut owned, mut adopted) = (owner.watch(), adopter.watch());
     assert_eq!(listed(&mut owned).await, [spec.sandbox]);
     assert_eq!(listed(&mut adopted).await, [spec.sandbox]);
-    let pid =
-        rustix::process::Pid::from_raw(root_pid(&site.folder(spec.sandbox)).try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    kill_root(&site.folder(spec.sandbox));
     let (sandbox, reason) = next_end(&mut owned).await;
     assert_eq!(sandbox, spec.sandbox);
     assert!(reason.starts_with("sandboxd was killed by signal 9"), "{reason}");
@@ -95,12 +95,9 @@ async fn what_outlives_its_sandboxd_is_ended_by_stop() {
     };
     until("both sleepers run", || inside().len() == 2).await;
     let daemons = inside();
-    let pid = rustix::process::Pid::from_raw(root_pid(&folder).try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-    until("sandboxd is gone", || {
-        !is_alive(pid.as_raw_nonzero().get().try_into().unwrap())
-    })
-    .await;
+    let pid = root_pid(&folder);
+    kill_root(&folder);
+    until("sandboxd is gone", || !is_alive(pid)).await;
     site.runtime().await.stop(spec.sandbox, GRACE).await.unwrap();
     assert_eq!(daemons.iter().filter(|pid| is_alive(**pid)).count(), 0);
 }

@@ -2,22 +2,25 @@
 //!
 //! `sandboxd` reads the launch document, does what its variable `FAKE` says, and writes `endpoint.json`.
 //! `server DATA SANDBOX INSTANCE` launches one sandbox through `LocalRuntime`, says so, and waits to be killed.
+//! `cycle DATA WORDS` launches one and stops it.
 #![expect(
     clippy::unwrap_used,
     reason = "a program of the tests: a panic is its way to say that something is wrong"
 )]
 #![expect(clippy::print_stdout, reason = "the tests read it")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use lap_core::blueprint::Blueprint;
-use lap_core::id::{InstanceId, SandboxId};
-use lap_core::runtime::{LaunchSpec, SandboxRuntime};
+use lap_core::id::{InstanceId, SandboxId, SystemEntropy};
+use lap_core::runtime::{Endpoint, LaunchSpec, SandboxRuntime};
+use lap_core::time::{Clock, SystemClock};
 use lap_core::token::SigningKey;
 use lap_core::vault::GatewayAccess;
 use lap_local::{LocalConfig, LocalRuntime};
@@ -31,6 +34,7 @@ async fn main() {
         "sandboxd" => sandboxd().await,
         "deaf" => std::future::pending().await,
         "server" => server(&arguments[2], &arguments[3], &arguments[4]).await,
+        "cycle" => cycle(&arguments[2], &arguments[3]).await,
         other => panic!("unknown part {other}"),
     }
 }
@@ -67,6 +71,9 @@ async fn sandboxd() {
         document["sandbox"].as_str().unwrap(),
         &listener.local_addr().unwrap().to_string(),
     );
+    if words.contains("locked") {
+        spawn(folder, "chmod 000 workspace/locked/in workspace/locked .");
+    }
     loop {
         term.recv().await;
         if !ignore {
@@ -87,10 +94,10 @@ async fn act(word: &str, folder: &Path) {
         "daemon" => spawn(folder, "setsid sh -c 'sleep 1001 & sleep 1001' &"),
         "cleared" => spawn(folder, "env -i setsid sh -c 'sleep 1002 & sleep 1002' &"),
         "stranger" => spawn(Path::new("/"), "env -i setsid sh -c 'sleep 1003 & sleep 1003' &"),
+        // Its rights go after the address is told.
         "locked" => {
             std::fs::create_dir_all(folder.join("workspace/locked/in")).unwrap();
             std::fs::write(folder.join("workspace/locked/in/file"), "x").unwrap();
-            spawn(folder, "chmod 000 workspace/locked/in workspace/locked .");
         }
         "chatty" => (0..1000).for_each(|line| println!("line {line}")),
         other => panic!("unknown act {other}"),
@@ -134,27 +141,59 @@ fn announce(folder: &Path, sandbox: &str, address: &str) {
     println!("{line}");
 }
 
+/// Launches, says so, waits to be killed.
 async fn server(data: &str, sandbox: &str, instance: &str) {
     let (sandbox, instance): (SandboxId, InstanceId) = (sandbox.parse().unwrap(), instance.parse().unwrap());
+    open(data, instance)
+        .await
+        .launch(&spec(sandbox, instance, "daemon chatty"))
+        .await
+        .unwrap();
+    println!("launched");
+    std::future::pending().await
+}
+
+/// Launches and stops, as whoever runs this.
+async fn cycle(data: &str, words: &str) {
+    let (entropy, now) = (SystemEntropy::new(), SystemClock.now());
+    let (sandbox, instance) = (SandboxId::fresh(&entropy, now), InstanceId::fresh(&entropy, now));
+    let runtime = open(data, instance).await;
+    runtime.launch(&spec(sandbox, instance, words)).await.unwrap();
+    let found = runtime.endpoint(sandbox, Duration::from_secs(30)).await.unwrap();
+    assert!(matches!(found, Endpoint::At(_)), "{found:?}");
+    runtime.stop(sandbox, Duration::from_secs(10)).await.unwrap();
+}
+
+async fn open(data: &str, instance: InstanceId) -> LocalRuntime {
     let config = LocalConfig::new(data, std::env::current_exe().unwrap(), instance)
         .with_arguments(["sandboxd"])
         .with_environment(std::env::vars_os(), &[] as &[&str]);
-    let runtime = LocalRuntime::open(config).await.unwrap();
-    let spec = LaunchSpec {
+    LocalRuntime::open(config).await.unwrap()
+}
+
+fn spec(sandbox: SandboxId, instance: InstanceId, words: &str) -> LaunchSpec {
+    LaunchSpec {
         sandbox,
         instance,
         public_key: SigningKey::from_seed(&[7; 32]).unwrap().verifying_key(),
-        blueprint: serde_json::from_value::<Blueprint>(json!({
-            "protocol": 1, "image": "", "harness": "builtin", "repo_url": null, "branch": "", "requirements": null,
-            "secrets": [], "allow_out": [], "deny_out": [], "baked": {},
-        }))
-        .unwrap(),
-        env: BTreeMap::from([("FAKE".to_owned(), "daemon chatty".to_owned())]),
+        blueprint: Blueprint {
+            protocol: 1,
+            image: String::new(),
+            harness: "builtin".to_owned(),
+            repo_url: None,
+            branch: String::new(),
+            requirements: None,
+            secrets: BTreeSet::new(),
+            allow_out: Vec::new(),
+            deny_out: Vec::new(),
+            baked: BTreeMap::new(),
+        },
+        env: BTreeMap::from([("FAKE".to_owned(), words.to_owned())]),
         git_token: None,
-        gateway: GatewayAccess { base: "http://127.0.0.1:1".to_owned(), key: "stub".to_owned() },
+        gateway: GatewayAccess {
+            base: "http://127.0.0.1:1".to_owned(),
+            key: "stub".to_owned(),
+        },
         labels: BTreeMap::new(),
-    };
-    runtime.launch(&spec).await.unwrap();
-    println!("launched");
-    std::future::pending().await
+    }
 }
