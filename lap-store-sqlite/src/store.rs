@@ -98,7 +98,8 @@ impl SqliteStore {
         let link = Link::new(link.connection, Arc::clone(&counters));
         let desk = Desk {
             link,
-            connect: writing,
+            // A file that vanished must not come back empty.
+            connect: writing.create_if_missing(false),
             clock,
             counters: Arc::clone(&counters),
             lock,

@@ -136,8 +136,9 @@ async fn draw_fence(tx: &mut Tx) -> Answer<u64> {
 }
 
 async fn take_due(tx: &mut Tx, take: Take) -> Answer<Vec<WorkItem>> {
+    // The plus keeps SQLite from looking through every item of the kinds instead of through those that are due.
     let select = "SELECT kind, key FROM lap_work WHERE owner IS NULL AND due <= ?1 \
-                  AND kind IN (SELECT value FROM json_each(?2)) \
+                  AND +kind IN (SELECT value FROM json_each(?2)) \
                   AND (place IS NULL OR place IN (SELECT value FROM json_each(?3))) \
                   ORDER BY due, kind, key LIMIT ?4";
     let select = sql(select)

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use lap_core::id::SessionId;
 use lap_core::store::{Events as _, Sessions as _};
@@ -24,6 +25,7 @@ const PATH: &str = "LAP_TEST_CRASH_DATABASE";
 async fn write_until_killed() {
     let Ok(path) = std::env::var(PATH) else { return };
     let scene = std::sync::Arc::new(Scene::new(Path::new(&path)).await);
+    scene.beat().await;
     let lives: Vec<_> = (0..4)
         .map(|_| {
             let scene = std::sync::Arc::clone(&scene);
@@ -60,8 +62,8 @@ fn tell(what: &str, session: SessionId, head: u64) {
     out.flush().unwrap();
 }
 
-/// Starts the child, kills it after this many acknowledgements, and returns all it told.
-fn killed_after(path: &Path, acknowledgements: usize) -> Vec<(SessionId, u64)> {
+/// Starts the child, kills it a moment after this many acknowledgements, and returns all it told.
+fn killed_after(path: &Path, acknowledgements: usize, delay: Duration) -> Vec<(SessionId, u64)> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "write_until_killed", "--ignored", "--nocapture"])
         .env(PATH, path)
@@ -84,6 +86,8 @@ fn killed_after(path: &Path, acknowledgements: usize) -> Vec<(SessionId, u64)> {
             told.push((session, head));
         }
         if told.len() == acknowledgements && is_alive {
+            // Not to wait for anything: an acknowledgement is always between two writes, and the kill must not be.
+            std::thread::sleep(delay);
             child.kill().unwrap();
             is_alive = false;
         }
@@ -193,8 +197,11 @@ async fn what_was_acknowledged_survives_kill_9_and_nothing_is_there_by_halves() 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lap.db");
     let mut told = Vec::new();
-    for acknowledgements in [1, 7, 40, 133, 400] {
-        told.extend(killed_after(&path, acknowledgements));
+    // Many short lives, so that kills hit different moments of different writes.
+    for round in 0..24 {
+        let acknowledgements = 1 + round * 11 % 60;
+        let delay = Duration::from_micros(round as u64 * 271 % 3000);
+        told.extend(killed_after(&path, acknowledgements, delay));
         check(&path, &told).await;
     }
     let sessions: BTreeSet<_> = told.iter().map(|(session, _)| *session).collect();

@@ -114,16 +114,18 @@ async fn what_is_not_a_database_is_refused() {
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_refused() {
+async fn a_database_with_one_damaged_page_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = made(folder.path()).await;
-    let mut bytes = fs::read(&path).unwrap();
-    let (begin, end) = (4096 * 2, bytes.len() - 100);
-    bytes[begin..end].fill(0xa5);
-    fs::write(&path, &bytes).unwrap();
-    let error = refused(&path).await;
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
-    assert!(error.message().contains("damaged"), "{error}");
+    let whole = fs::read(&path).unwrap();
+    for page in 1..whole.len() / 4096 {
+        let mut bytes = whole.clone();
+        bytes[page * 4096..(page + 1) * 4096].fill(0xa5);
+        fs::write(&path, &bytes).unwrap();
+        let error = refused(&path).await;
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "page {page}: {error}");
+        assert!(error.message().contains("damaged"), "page {page}: {error}");
+    }
 }
 
 #[tokio::test]

@@ -11,10 +11,10 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lap_core::error::ErrorKind;
-use lap_core::store::{Accepted, TurnQuery};
-use lap_core::store::{Agents as _, Events as _, Opened, Sessions as _, Turns as _};
+use lap_core::store::{Accepted, Open, TurnQuery};
+use lap_core::store::{Agents as _, Events as _, Opened, Sessions as _, Turns as _, Work as _};
 use lap_store_sqlite::Counts;
-use scene::{Scene, new_agent};
+use scene::{Scene, new_agent, sandbox_id};
 
 /// Runs the call; returns its answer and what it cost.
 async fn cost<T>(scene: &Scene, call: impl Future<Output = T>) -> (T, Counts) {
@@ -73,7 +73,7 @@ async fn writes_that_wait_together_share_a_transaction_and_fail_alone() {
     let used_sandbox = used.cold_sandbox;
     scene.open(used).await;
     let before = scene.store.counts();
-    let mut calls = Vec::new();
+    let (mut calls, mut failed) = (Vec::new(), Vec::new());
     for number in 0..60 {
         let mut open = scene.new_open();
         let fails = number % 3 == 0;
@@ -83,28 +83,52 @@ async fn writes_that_wait_together_share_a_transaction_and_fail_alone() {
         }
         let scene = Arc::clone(&scene);
         calls.push(tokio::spawn(async move {
-            let (session, answer) = (open.session, scene.store.open(open).await);
-            (session, fails, answer)
+            let answer = scene.store.open(open.clone()).await;
+            (open, fails, answer)
         }));
     }
     for call in calls {
-        let (session, fails, answer) = call.await.unwrap();
-        let stored = scene.store.session(session).await.unwrap();
+        let (open, fails, answer) = call.await.unwrap();
+        let stored = scene.store.session(open.session).await.unwrap();
         if fails {
             assert_eq!(answer.unwrap_err().kind(), ErrorKind::Internal);
             assert_eq!(stored, None);
+            failed.push(open);
         } else {
             assert!(matches!(answer.unwrap(), Opened::Cold(_)));
             assert!(stored.is_some());
         }
     }
     let after = scene.store.counts();
+    for open in failed {
+        // Nothing is left of the first attempt, not even the memory of the request.
+        scene
+            .open(Open {
+                cold_sandbox: sandbox_id(),
+                ..open
+            })
+            .await;
+    }
     assert_eq!(after.writes - before.writes, 60);
     let transactions = after.transactions - before.transactions;
     assert!(
         transactions < 30,
         "60 writes that wait together took {transactions} transactions"
     );
+}
+
+/// The lock says that the earlier process is gone, so nobody waits for it to lapse.
+#[tokio::test]
+async fn what_an_earlier_process_held_is_free_at_the_first_heartbeat() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lap.db");
+    let earlier = Scene::new(&path).await;
+    earlier.beat().await;
+    let held = earlier.open(earlier.new_open()).await;
+    earlier.store.close().await;
+    let later = Scene::new(&path).await;
+    assert_eq!(later.beat().await, 1);
+    assert!(!later.store.done(&held).await.unwrap());
 }
 
 /// Polls a call this often and leaves.

@@ -12,7 +12,8 @@ use lap_core::sandbox::Place;
 use lap_core::seal::Sealed;
 use lap_core::store::{
     Accept, Accepted, Advance, Advanced, Agents as _, Append, Appended, Created, Events as _, Finish,
-    Finished, Idempotency, NewAgent, NewTurn, Open, Opened, Sessions as _, Step, Turns as _, WorkItem,
+    Finished, Idempotency, NewAgent, NewTurn, Open, Opened, Sessions as _, Step, Turns as _, Work as _,
+    WorkItem, Worker,
 };
 use lap_core::time::{Clock as _, SystemClock, Timestamp};
 use lap_core::turn::{Outcome, TurnState};
@@ -99,6 +100,17 @@ impl Scene {
             },
             created_by: "ui".to_owned(),
         }
+    }
+
+    /// Says that the worker of the scene lives; returns how many items that freed.
+    pub(crate) async fn beat(&self) -> u64 {
+        let platform_hash = PlatformHash::from_text("platform");
+        let worker = Worker {
+            id: self.worker,
+            place: self.place,
+            platform_hash,
+        };
+        self.store.beat(&worker).await.unwrap()
     }
 
     /// Opens it cold.
