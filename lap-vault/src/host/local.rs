@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::client::ControlClient;
-use super::process::{VaultProcess, VaultProcessConfig};
+use super::process::{GRACE, VaultProcess, VaultProcessConfig, end};
 use crate::relay::Limits;
-use crate::service::{Parts, Stubs, VaultService};
+use crate::service::{Parts, PidFile, Stubs, VaultService};
 
 /// How long a call waits for a vault that is being started again.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -58,7 +58,7 @@ struct Kept {
 
 #[derive(Debug, Clone)]
 enum Door {
-    Process(ControlClient),
+    Process(ControlClient, PidFile),
     Here(Arc<VaultService>),
 }
 
@@ -77,8 +77,10 @@ impl LocalVault {
         let (inner, stop) = (Arc::clone(&vault.inner), vault.stop.clone());
         tokio::spawn(async move {
             tokio::select! {
-                () = inner.watch(process, presence) => {}
+                // First, so that a vault that was told to end is not started again.
+                biased;
                 () = stop.cancelled() => {}
+                () = inner.watch(process, presence) => {}
             }
         });
         Ok(vault)
@@ -135,7 +137,8 @@ impl LocalVault {
             .await
     }
 
-    /// Ends the vault process, and with it every sandbox's way to models. Dropping the value leaves it running.
+    /// The vault process is gone, and with it every sandbox's way to models. Dropping the value instead leaves it
+    /// running.
     ///
     /// # Errors
     /// `Unavailable` when it does not answer.
@@ -143,7 +146,11 @@ impl LocalVault {
         self.stop.cancel();
         let door = self.inner.door.borrow().clone();
         match door {
-            Some(Door::Process(client)) => client.shutdown().await,
+            Some(Door::Process(client, file)) => {
+                client.shutdown().await?;
+                end(&file, GRACE).await;
+                Ok(())
+            }
             Some(Door::Here(service)) => {
                 service.stop();
                 Ok(())
@@ -184,7 +191,8 @@ impl Inner {
             adopted = found.adopted,
             "the vault is ready"
         );
-        self.door.send_replace(Some(Door::Process(client.clone())));
+        self.door
+            .send_replace(Some(Door::Process(client.clone(), found.file.clone())));
         Ok(presence)
     }
 
@@ -259,28 +267,28 @@ impl Inner {
 impl Door {
     async fn attach(&self, sandbox: SandboxId, names: &BTreeSet<String>) -> Result<Stubs> {
         match self {
-            Self::Process(client) => client.attach(sandbox, names).await,
+            Self::Process(client, _) => client.attach(sandbox, names).await,
             Self::Here(service) => service.attach(sandbox, names).await,
         }
     }
 
     async fn grant(&self, sandbox: SandboxId, grants: &[Grant]) -> Result<()> {
         match self {
-            Self::Process(client) => client.grant(sandbox, grants).await,
+            Self::Process(client, _) => client.grant(sandbox, grants).await,
             Self::Here(service) => service.grant(sandbox, grants),
         }
     }
 
     async fn detach(&self, sandbox: SandboxId) -> Result<()> {
         match self {
-            Self::Process(client) => client.detach(sandbox).await,
+            Self::Process(client, _) => client.detach(sandbox).await,
             Self::Here(service) => service.detach(sandbox).await,
         }
     }
 
     async fn list(&self) -> Result<BTreeMap<SandboxId, BTreeSet<String>>> {
         match self {
-            Self::Process(client) => client.list().await,
+            Self::Process(client, _) => client.list().await,
             Self::Here(service) => Ok(service
                 .list()
                 .into_iter()
@@ -296,7 +304,7 @@ impl Door {
         limit: usize,
     ) -> Result<Vec<crate::relay::Receipt>> {
         match self {
-            Self::Process(client) => client.receipts(sandbox, after, limit).await,
+            Self::Process(client, _) => client.receipts(sandbox, after, limit).await,
             Self::Here(service) => Ok(service.receipts(Some(sandbox), after, limit)),
         }
     }

@@ -24,7 +24,7 @@ use crate::service::{
 /// A vault that is there by then is there; a loaded machine may take seconds.
 const START: Duration = Duration::from_secs(30);
 /// A vault that was told to end gets this long before it is ended.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How often files and processes are looked at while waiting for them.
 const LOOK: Duration = Duration::from_millis(5);
 /// A longer log begins anew.
@@ -147,7 +147,7 @@ async fn running(client: &ControlClient) -> Result<Option<PidFile>> {
 }
 
 /// The process is gone, by force after `grace`.
-async fn end(file: &PidFile, grace: Duration) {
+pub(super) async fn end(file: &PidFile, grace: Duration) {
     let deadline = Instant::now() + grace;
     let mut killed = false;
     while started(file.pid) == Some(file.started) {

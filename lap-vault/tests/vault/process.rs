@@ -157,8 +157,12 @@ async fn a_killed_vault_comes_back_with_everything() {
     );
     host.detach(sandbox).await.unwrap();
     assert!(host.attached().await.unwrap().is_empty());
+    let new = pid(&folder.path()).unwrap();
     host.shutdown().await.unwrap();
-    gone(pid(&folder.path()).unwrap_or(u64::MAX)).await;
+    assert!(
+        stat(new).is_none() && pid(&folder.path()).is_none(),
+        "it is gone when the call returns"
+    );
 }
 
 #[tokio::test]
