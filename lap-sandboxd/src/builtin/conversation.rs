@@ -70,8 +70,9 @@ impl Conversation {
         }
     }
 
-    pub(super) fn messages(&self) -> Vec<Message> {
-        locked(&self.inner).messages.clone()
+    /// Looks at the messages without copying them.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&[Message]) -> T) -> T {
+        look(&locked(&self.inner).messages)
     }
 }
 

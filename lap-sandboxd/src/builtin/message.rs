@@ -34,6 +34,15 @@ pub(super) struct Tokens {
     pub(super) input: u64,
     pub(super) output: u64,
     pub(super) reasoning: u64,
+    pub(super) cache: CacheTokens,
+}
+
+/// Tokens a provider's cache saved or took. Chat completions do not tell, but opencode's clients read the field.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(super) struct CacheTokens {
+    pub(super) read: u64,
+    pub(super) write: u64,
 }
 
 /// All but the content.

@@ -97,10 +97,7 @@ impl Adapter for Builtin {
 
     async fn messages(&self) -> Vec<Value> {
         self.conversation
-            .messages()
-            .iter()
-            .map(Message::to_value)
-            .collect()
+            .read(|messages| messages.iter().map(Message::to_value).collect())
     }
 
     async fn answer(&self, _request: &str, _reply: &Value) -> Result<(), Refused> {

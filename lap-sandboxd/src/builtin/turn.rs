@@ -138,8 +138,10 @@ impl<'a> Turn<'a> {
 
     /// Asks the model and passes on what it says.
     async fn listen(&self, speech: &mut Speech<'_>) -> Result<(), TurnFailure> {
-        let messages = self.builtin.conversation.messages();
-        let body = request_body(&self.assignment.model, &self.system, &messages, &self.tools);
+        let body = self
+            .builtin
+            .conversation
+            .read(|messages| request_body(&self.assignment.model, &self.system, messages, &self.tools));
         let mut retrying = Retrying::default();
         let mut answer = loop {
             let failed = match self.gateway.ask(body.clone()).await {

@@ -8,7 +8,12 @@ use crate::support::model::{Line, Model, bash, say};
 use crate::support::{
     PATIENCE, Place, delivery, eventually, surroundings, survivors, text, to_the_end, until,
 };
-use lap_core::harness::Harness;
+use http_body_util::{BodyExt, Full};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use lap_core::harness::{Harness, HarnessEvents, Sent};
 use lap_core::turn::TurnState;
 use lap_sandboxd::Endpoint;
 use serde_json::json;
@@ -89,9 +94,7 @@ async fn a_killed_sandboxd_leaves_one_outcome_and_no_process() {
     place.harness.health(&at, PATIENCE).await.unwrap();
     let conversation = place.harness.open(&at, &place.opening()).await.unwrap();
     let turn = delivery("go");
-    let lap_core::harness::Sent::Started(mut events) = place.harness.send(&at, &turn).await.unwrap() else {
-        panic!("not started")
-    };
+    let mut events = started(place.harness.send(&at, &turn).await.unwrap());
     let last = until(&mut events, |event| {
         event.properties["part"]["state"]["status"] == "running"
     })
@@ -116,12 +119,10 @@ async fn a_killed_sandboxd_leaves_one_outcome_and_no_process() {
     assert!(outcome.failure.unwrap().starts_with("interrupted"));
     assert!(matches!(
         place.harness.send(&at, &turn).await.unwrap(),
-        lap_core::harness::Sent::Known
+        Sent::Known
     ));
     let again = delivery("and now?");
-    let lap_core::harness::Sent::Started(events) = place.harness.send(&at, &again).await.unwrap() else {
-        panic!("not started")
-    };
+    let events = started(place.harness.send(&at, &again).await.unwrap());
     assert_eq!(text(&to_the_end(events).await.1), "again");
     place.harness.stop(&at).await.unwrap();
     assert!(second.child.wait().unwrap().success());
@@ -143,10 +144,7 @@ async fn sigterm_ends_everything_below() {
     let at = place.contact(&program.endpoint.address.to_string());
     place.harness.health(&at, PATIENCE).await.unwrap();
     place.harness.open(&at, &place.opening()).await.unwrap();
-    let lap_core::harness::Sent::Started(events) = place.harness.send(&at, &delivery("go")).await.unwrap()
-    else {
-        panic!("not started")
-    };
+    let events = started(place.harness.send(&at, &delivery("go")).await.unwrap());
     eventually("the tool runs", || {
         place.path("workspace/pid").exists() && descendants(program.child.id()) >= 5
     })
@@ -186,10 +184,7 @@ async fn orphans_of_tools_are_reaped() {
     let at = place.contact(&program.endpoint.address.to_string());
     place.harness.health(&at, PATIENCE).await.unwrap();
     place.harness.open(&at, &place.opening()).await.unwrap();
-    let lap_core::harness::Sent::Started(events) = place.harness.send(&at, &delivery("go")).await.unwrap()
-    else {
-        panic!("not started")
-    };
+    let events = started(place.harness.send(&at, &delivery("go")).await.unwrap());
     to_the_end(events).await;
     eventually("no zombie is left", || descendants(program.child.id()) == 0).await;
     terminate(&mut program.child);
@@ -198,28 +193,57 @@ async fn orphans_of_tools_are_reaped() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement; run it with --release --ignored --nocapture"]
 async fn how_fast() {
-    let model = Model::start((0..50).map(|_| Line::Say(vec!["a".into(), "b".into()]))).await;
+    let model = Model::start((0..200).map(|_| Line::Say(vec!["a".into(), "b".into()]))).await;
     let place = Place::new();
     let mut program = launch(&place, &model.base);
     let at = place.contact(&program.endpoint.address.to_string());
     place.harness.health(&at, PATIENCE).await.unwrap();
     println!("launch to ready: {:?}", program.launched.elapsed());
     place.harness.open(&at, &place.opening()).await.unwrap();
-    let mut times = Vec::new();
-    for _ in 0..50 {
+    let begun = Instant::now();
+    for _ in 0..200 {
+        place.harness.health(&at, Duration::ZERO).await.unwrap();
+    }
+    println!("health: mean {:?}", begun.elapsed() / 200);
+    let (mut direct, mut through) = (Vec::new(), Vec::new());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    for _ in 0..100 {
+        let body = model
+            .requests()
+            .last()
+            .map_or("{}".to_owned(), |(_, body)| body.to_string());
         let begun = Instant::now();
-        let lap_core::harness::Sent::Started(mut events) =
-            place.harness.send(&at, &delivery("go")).await.unwrap()
-        else {
-            panic!("not started")
-        };
+        let request =
+            Request::post(format!("{}/v1/chat/completions", model.base)).body(Full::<Bytes>::from(body));
+        let mut answer = client.request(request.unwrap()).await.unwrap();
+        answer.frame().await.unwrap().unwrap();
+        direct.push(begun.elapsed());
+        while answer.frame().await.is_some() {}
+
+        let begun = Instant::now();
+        let mut events = started(place.harness.send(&at, &delivery("go")).await.unwrap());
         until(&mut events, |event| event.kind == "message.part.delta").await;
-        times.push(begun.elapsed());
+        through.push(begun.elapsed());
         to_the_end(events).await;
     }
-    times.sort();
-    println!("send to first delta: p50 {:?}, p90 {:?}", times[25], times[45]);
+    direct.sort();
+    through.sort();
+    println!(
+        "request to first chunk at the model: p50 {:?}, p90 {:?}",
+        direct[50], direct[90]
+    );
+    println!(
+        "send to first delta through sandboxd: p50 {:?}, p90 {:?}",
+        through[50], through[90]
+    );
     terminate(&mut program.child);
+}
+
+fn started(sent: Sent) -> HarnessEvents {
+    match sent {
+        Sent::Started(events) => events,
+        refused => panic!("{refused:?}"),
+    }
 }
 
 fn terminate(child: &mut Child) {

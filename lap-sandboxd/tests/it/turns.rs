@@ -275,6 +275,32 @@ async fn wrong_calls_are_told_to_the_model() {
     running.sandboxd.stop().await;
 }
 
+/// Against a real gateway, by hand: `LAP_TEST_GATEWAY`, `LAP_TEST_KEY`, `LAP_TEST_MODEL`, `LAP_TEST_PROMPT`.
+#[tokio::test]
+#[ignore = "needs a model gateway, named by LAP_TEST_GATEWAY"]
+async fn against_a_real_gateway() {
+    let given = |name: &str, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let place = Place::new();
+    let base = given("LAP_TEST_GATEWAY", "http://127.0.0.1:4000");
+    let gateway = json!({"base": base, "key": given("LAP_TEST_KEY", "")});
+    let running = place
+        .start(&base, json!({"gateway": gateway}))
+        .await
+        .opened()
+        .await;
+    let mut turn = delivery(&given(
+        "LAP_TEST_PROMPT",
+        "TOOL: echo $((40+2)) > answer.txt; cat answer.txt",
+    ));
+    turn.model = Some(given("LAP_TEST_MODEL", "fake-model"));
+    let (events, outcome) = running.turn(&turn).await;
+    for event in &events {
+        println!("{} {} {}", event.seq, event.kind, event.properties);
+    }
+    println!("{outcome:?}");
+    running.sandboxd.stop().await;
+}
+
 #[tokio::test]
 async fn parts_the_model_cannot_take_are_refused() {
     let model = Model::start([say("a cat")]).await;

@@ -1,12 +1,27 @@
 //! The conversation as a chat completion request.
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::builtin::message::{Content, Message, Role, ToolState};
 
 /// Tool output further back than this many bytes is left out: the model can look again.
 const OUTPUT_BUDGET: usize = 400 * 1024;
+
+#[derive(Serialize)]
+struct Body<'a> {
+    model: &'a str,
+    messages: Vec<Value>,
+    tools: &'a Value,
+    stream: bool,
+    stream_options: StreamOptions,
+}
+
+#[derive(Serialize)]
+struct StreamOptions {
+    include_usage: bool,
+}
 
 /// The request's JSON.
 pub(in crate::builtin) fn request_body(
@@ -15,14 +30,16 @@ pub(in crate::builtin) fn request_body(
     messages: &[Message],
     tools: &Value,
 ) -> Bytes {
-    let body = json!({
-        "model": model,
-        "messages": chat(system, messages),
-        "tools": tools,
-        "stream": true,
-        "stream_options": {"include_usage": true},
-    });
-    Bytes::from(body.to_string())
+    let stream_options = StreamOptions { include_usage: true };
+    let body = Body {
+        model,
+        messages: chat(system, messages),
+        tools,
+        stream: true,
+        stream_options,
+    };
+    // Text, numbers and maps with text keys always have a JSON form.
+    Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
 }
 
 fn chat(system: &str, messages: &[Message]) -> Vec<Value> {

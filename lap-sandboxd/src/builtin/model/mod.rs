@@ -218,6 +218,9 @@ impl Answer {
             status: None,
         };
         let mut pieces = Vec::new();
+        if self.ended {
+            self.drain().await;
+        }
         while pieces.is_empty() && !self.ended {
             if !self.streamed {
                 self.ended = true;
@@ -237,8 +240,6 @@ impl Answer {
             {
                 if event.data.trim() == "[DONE]" {
                     (self.ended, self.finished) = (true, true);
-                    // The connection is only reusable when its body was read to the end, which is here.
-                    self.drain().await;
                     break;
                 }
                 chunk::of_event(&event.data, &mut pieces)?;
@@ -276,7 +277,8 @@ impl Answer {
         }
     }
 
-    /// Reads what is left after the end mark, without waiting for a gateway that keeps the stream open.
+    /// Reads what is left after the end mark, because only then the connection can be used again. Does not wait for a
+    /// gateway that keeps the stream open.
     async fn drain(&mut self) {
         if let Some(mut body) = self.body.take() {
             let rest = async { while let Some(Ok(_)) = body.frame().await {} };

@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use axum::serve::ListenerExt;
 use futures_util::StreamExt;
 use futures_util::stream;
 use serde_json::{Value, json};
@@ -65,6 +66,8 @@ impl Model {
             .with_state(Arc::clone(&state));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
+        // Without this the kernel would hold small chunks back, and every measurement would show it.
+        let listener = listener.tap_io(|stream| stream.set_nodelay(true).unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { base, state }
     }
@@ -179,8 +182,10 @@ fn stream_of(mut chunks: Vec<String>, reason: &str) -> Response {
         usage(),
         "data: [DONE]\n\n".to_owned(),
     ]);
-    let paced = stream::iter(chunks).then(|chunk| async move {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+    let paced = stream::iter(chunks.into_iter().enumerate()).then(|(index, chunk)| async move {
+        if index > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
         Ok::<_, Infallible>(chunk)
     });
     sse(Body::from_stream(paced))
