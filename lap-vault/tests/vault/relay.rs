@@ -284,6 +284,34 @@ async fn a_detached_sandbox_is_cut_and_its_stub_is_dead() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_read_is_cut_too() {
+    let rig = Rig::start().await;
+    let mut stream = tokio::net::TcpStream::connect(rig.base.trim_start_matches("http://"))
+        .await
+        .unwrap();
+    let head = "POST /v1/messages HTTP/1.1\r\nhost: relay\r\nx-mode: big\r\ncontent-length: 0\r\n";
+    stream
+        .write_all(format!("{head}x-api-key: {}\r\n\r\n", rig.stub).as_bytes())
+        .await
+        .unwrap();
+    eventually("it was answered", async || rig.upstream.seen().len() == 1).await;
+    // From here on nothing is read, so nobody asks the answer's body for more.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(
+        rig.service.receipts(Some(rig.sandbox), 0, 9).is_empty(),
+        "it is still going on"
+    );
+    rig.service.detach(rig.sandbox).await.unwrap();
+    eventually("it was cut", async || {
+        let receipts = rig.service.receipts(Some(rig.sandbox), 0, 9);
+        receipts
+            .first()
+            .is_some_and(|receipt| receipt.reason.as_deref() == Some("detached"))
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn requests_wait_for_the_value_and_then_give_up() {
     let rig = Rig::with(Limits {
         grant: Duration::from_millis(300),
