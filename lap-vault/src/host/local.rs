@@ -15,10 +15,11 @@ use tokio::sync::{Mutex, RwLock, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::client::ControlClient;
+use super::client::{ControlClient, Presence};
+use super::door::Door;
 use super::process::{GRACE, VaultProcess, VaultProcessConfig, end};
 use crate::relay::Limits;
-use crate::service::{Parts, PidFile, Stubs, VaultService};
+use crate::service::{Parts, VaultService};
 
 /// How long a call waits for a vault that is being started again.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -54,12 +55,6 @@ struct Inner {
 struct Kept {
     names: BTreeSet<String>,
     grants: BTreeMap<String, Grant>,
-}
-
-#[derive(Debug, Clone)]
-enum Door {
-    Process(ControlClient, PidFile),
-    Here(Arc<VaultService>),
 }
 
 impl LocalVault {
@@ -168,7 +163,7 @@ impl Drop for LocalVault {
 
 impl Inner {
     /// Tells a vault everything and lets calls through to it.
-    async fn open(&self, found: &VaultProcess) -> Result<super::client::Presence> {
+    async fn open(&self, found: &VaultProcess) -> Result<Presence> {
         let _order = self.order.write().await;
         let client = &found.client;
         let presence = client.presence().await?;
@@ -197,7 +192,7 @@ impl Inner {
     }
 
     /// Starts the vault again whenever it is gone.
-    async fn watch(&self, process: VaultProcessConfig, mut presence: super::client::Presence) {
+    async fn watch(&self, process: VaultProcessConfig, mut presence: Presence) {
         loop {
             presence.end().await;
             self.door.send_replace(None);
@@ -206,7 +201,7 @@ impl Inner {
         }
     }
 
-    async fn reopen(&self, process: &VaultProcessConfig) -> super::client::Presence {
+    async fn reopen(&self, process: &VaultProcessConfig) -> Presence {
         let mut pause = Duration::from_millis(50);
         loop {
             let opened = match VaultProcess::ensure(process).await {
@@ -260,52 +255,6 @@ impl Inner {
                 }
                 outcome => return outcome,
             }
-        }
-    }
-}
-
-impl Door {
-    async fn attach(&self, sandbox: SandboxId, names: &BTreeSet<String>) -> Result<Stubs> {
-        match self {
-            Self::Process(client, _) => client.attach(sandbox, names).await,
-            Self::Here(service) => service.attach(sandbox, names).await,
-        }
-    }
-
-    async fn grant(&self, sandbox: SandboxId, grants: &[Grant]) -> Result<()> {
-        match self {
-            Self::Process(client, _) => client.grant(sandbox, grants).await,
-            Self::Here(service) => service.grant(sandbox, grants),
-        }
-    }
-
-    async fn detach(&self, sandbox: SandboxId) -> Result<()> {
-        match self {
-            Self::Process(client, _) => client.detach(sandbox).await,
-            Self::Here(service) => service.detach(sandbox).await,
-        }
-    }
-
-    async fn list(&self) -> Result<BTreeMap<SandboxId, BTreeSet<String>>> {
-        match self {
-            Self::Process(client, _) => client.list().await,
-            Self::Here(service) => Ok(service
-                .list()
-                .into_iter()
-                .map(|attached| (attached.sandbox, attached.granted))
-                .collect()),
-        }
-    }
-
-    async fn receipts(
-        &self,
-        sandbox: SandboxId,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<crate::relay::Receipt>> {
-        match self {
-            Self::Process(client, _) => client.receipts(sandbox, after, limit).await,
-            Self::Here(service) => Ok(service.receipts(Some(sandbox), after, limit)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The server's side: finding, starting, watching and steering the vault.
 
 mod client;
+mod door;
 mod local;
 mod process;
 

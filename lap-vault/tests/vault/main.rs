@@ -6,7 +6,9 @@
 )]
 
 mod framing;
+mod life;
 mod process;
 mod relay;
+mod streams;
 mod support;
 mod tls;

@@ -7,12 +7,9 @@ use std::time::Duration;
 use crate::support::{CANARY, Upstream, body, client, eventually, fresh_sandbox, key_grant, refusal, whole};
 use http::Request;
 use lap_core::id::SandboxId;
-use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
 use lap_core::vault::{Attach, Attachment, Vault as _};
-use lap_vault::relay::Limits;
 use lap_vault::{LocalVault, LocalVaultConfig, ServeConfig, VaultCommand, VaultProcessConfig};
-use tokio::io::AsyncReadExt as _;
 
 const SEALING_KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 
@@ -30,7 +27,7 @@ fn vault_child() {
     runtime.block_on(lap_vault::serve(config)).unwrap();
 }
 
-fn process(folder: &Path) -> VaultProcessConfig {
+pub(crate) fn process(folder: &Path) -> VaultProcessConfig {
     let args = ["process::vault_child", "--exact", "--ignored", "--nocapture"];
     let command = VaultCommand {
         program: std::env::current_exe().unwrap(),
@@ -43,7 +40,7 @@ fn process(folder: &Path) -> VaultProcessConfig {
     config
 }
 
-async fn host(folder: &Path, upstream: &Upstream) -> LocalVault {
+pub(crate) async fn host(folder: &Path, upstream: &Upstream) -> LocalVault {
     let config = LocalVaultConfig {
         gateway: upstream.base(),
         gateway_roots: None,
@@ -51,7 +48,7 @@ async fn host(folder: &Path, upstream: &Upstream) -> LocalVault {
     LocalVault::process(config, process(folder)).await.unwrap()
 }
 
-fn attach(sandbox: SandboxId) -> Attach {
+pub(crate) fn attach(sandbox: SandboxId) -> Attach {
     Attach {
         sandbox,
         secrets: ["GITHUB_TOKEN".to_owned()].into(),
@@ -60,13 +57,13 @@ fn attach(sandbox: SandboxId) -> Attach {
     }
 }
 
-fn pid(folder: &Path) -> Option<u64> {
+pub(crate) fn pid(folder: &Path) -> Option<u64> {
     let text = std::fs::read(folder.join("vault.json")).ok()?;
     serde_json::from_slice::<serde_json::Value>(&text).ok()?["pid"].as_u64()
 }
 
 /// The state letter and the session of a process; nothing when it is gone.
-fn stat(pid: u64) -> Option<(String, u64)> {
+pub(crate) fn stat(pid: u64) -> Option<(String, u64)> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.to_owned();
@@ -84,19 +81,19 @@ fn kill(pid: u64) {
     );
 }
 
-async fn gone(pid: u64) {
+pub(crate) async fn gone(pid: u64) {
     eventually("the process is gone", async || stat(pid).is_none()).await;
 }
 
 /// Ends the vault of a folder when a test ends, however it ends.
-struct Folder(tempfile::TempDir);
+pub(crate) struct Folder(tempfile::TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn path(&self) -> std::path::PathBuf {
+    pub(crate) fn path(&self) -> std::path::PathBuf {
         self.0.path().join("vault")
     }
 }
@@ -116,7 +113,7 @@ fn models(attachment: &Attachment) -> Request<crate::support::AnyBody> {
         .unwrap()
 }
 
-async fn works(attachment: &Attachment) -> bool {
+pub(crate) async fn works(attachment: &Attachment) -> bool {
     match client().request(models(attachment)).await {
         Ok(response) => whole(response).await.0 == 200,
         Err(_) => false,
@@ -309,146 +306,4 @@ async fn a_folder_may_be_deeper_than_a_socket_address() {
     host.grant(sandbox, &[key_grant()]).await.unwrap();
     assert!(works(&attachment).await);
     host.shutdown().await.unwrap();
-}
-
-#[tokio::test]
-async fn an_embedded_vault_keeps_port_and_stubs_in_its_folder() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    let start = || {
-        LocalVault::in_process(
-            LocalVaultConfig {
-                gateway: upstream.base(),
-                gateway_roots: None,
-            },
-            Some(folder.path()),
-            Sealer::plaintext(),
-            Limits::default(),
-        )
-    };
-    let sandbox = fresh_sandbox();
-    let first = start().await.unwrap();
-    let attachment = first.attach(&attach(sandbox)).await.unwrap();
-    drop(first);
-    let second = start().await.unwrap();
-    assert_eq!(second.attach(&attach(sandbox)).await.unwrap(), attachment);
-    second.grant(sandbox, &[key_grant()]).await.unwrap();
-    assert!(works(&attachment).await);
-    assert_eq!(second.receipts(sandbox, 0, 9).await.unwrap().len(), 1);
-    second.detach(sandbox).await.unwrap();
-    second.detach(sandbox).await.unwrap();
-    assert!(!works(&attachment).await);
-    let error = second.grant(sandbox, &[key_grant()]).await.unwrap_err();
-    assert_eq!(error.kind(), lap_core::ErrorKind::NotFound);
-}
-
-#[tokio::test]
-async fn it_ends_with_its_folder() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    let _host = host(&folder.path(), &upstream).await;
-    let old = pid(&folder.path()).unwrap();
-    drop(_host);
-    std::fs::remove_dir_all(folder.path()).unwrap();
-    gone(old).await;
-}
-
-#[tokio::test]
-async fn it_ends_when_nobody_needs_it() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    let mut config = process(&folder.path());
-    config.idle_exit = Some(Duration::from_millis(200));
-    let gateway = LocalVaultConfig {
-        gateway: upstream.base(),
-        gateway_roots: None,
-    };
-    let host = LocalVault::process(gateway, config).await.unwrap();
-    let sandbox = fresh_sandbox();
-    host.attach(&attach(sandbox)).await.unwrap();
-    let old = pid(&folder.path()).unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    assert!(stat(old).is_some(), "a server is there");
-    host.detach(sandbox).await.unwrap();
-    drop(host);
-    gone(old).await;
-    assert!(pid(&folder.path()).is_none(), "it tidies up");
-}
-
-#[tokio::test]
-async fn a_vault_of_another_version_is_replaced_and_stubs_stay() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    let first = host(&folder.path(), &upstream).await;
-    let sandbox = fresh_sandbox();
-    let attachment = first.attach(&attach(sandbox)).await.unwrap();
-    drop(first);
-    let path = folder.path().join("vault.json");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let old = pid(&folder.path()).unwrap();
-    std::fs::write(&path, text.replace("\"protocol\":1", "\"protocol\":0")).unwrap();
-    let second = host(&folder.path(), &upstream).await;
-    gone(old).await;
-    assert_eq!(second.attach(&attach(sandbox)).await.unwrap(), attachment);
-}
-
-#[tokio::test]
-async fn an_impostor_on_the_socket_learns_nothing() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    std::fs::create_dir_all(folder.path()).unwrap();
-    let listener = tokio::net::UnixListener::bind(folder.path().join("control.sock")).unwrap();
-    let mut sleeper = Command::new("sleep").arg("600").spawn().unwrap();
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", sleeper.id())).unwrap();
-    let started = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_whitespace()
-        .nth(19)
-        .unwrap()
-        .to_owned();
-    let file = format!(
-        r#"{{"pid":{},"started":{started},"boot":"b","port":1,"protocol":1,"proof":"x"}}"#,
-        sleeper.id()
-    );
-    std::fs::write(folder.path().join("vault.json"), &file).unwrap();
-    let heard = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
-    let hearing = std::sync::Arc::clone(&heard);
-    let impostor = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut buffer = [0; 4096];
-            while let Ok(size @ 1..) = stream.read(&mut buffer).await {
-                hearing
-                    .lock()
-                    .unwrap()
-                    .push_str(&String::from_utf8_lossy(&buffer[..size]));
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{file}", file.len());
-                tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes())
-                    .await
-                    .unwrap();
-            }
-        }
-    });
-    let host = host(&folder.path(), &upstream).await;
-    let sandbox = fresh_sandbox();
-    host.attach(&attach(sandbox)).await.unwrap();
-    host.grant(sandbox, &[key_grant()]).await.unwrap();
-    impostor.abort();
-    let heard = heard.lock().unwrap().clone();
-    assert!(heard.contains("/v1/identity"), "{heard}");
-    assert!(
-        !heard.to_lowercase().contains("authorization") && !heard.contains(CANARY),
-        "{heard}"
-    );
-    sleeper.wait().unwrap();
-}
-
-#[tokio::test]
-async fn a_program_that_is_no_vault_is_reported_with_its_words() {
-    let (folder, upstream) = (Folder::new(), Upstream::start().await);
-    let mut config = process(&folder.path());
-    config.command.program = "/bin/sh".into();
-    config.command.args = ["-c", "echo no vault here >&2; exit 3"].map(Into::into).to_vec();
-    let gateway = LocalVaultConfig {
-        gateway: upstream.base(),
-        gateway_roots: None,
-    };
-    let error = LocalVault::process(gateway, config).await.unwrap_err();
-    assert!(error.message().contains("no vault here"), "{error}");
 }
