@@ -15,7 +15,8 @@ const BACKLOG: usize = 512;
 /// A message to the readers of one session.
 #[derive(Debug, Clone)]
 pub(super) enum Live {
-    /// A harness said this just now. It is not stored yet.
+    /// A harness said this just now. It is not stored yet, and it is not the end of a turn: that is told by the stored
+    /// event alone, so that it has an id and comes once.
     Said(Arc<HarnessEvent>),
     /// This was stored just now.
     Stored(Arc<Event>),

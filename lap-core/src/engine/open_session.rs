@@ -1,10 +1,12 @@
 //! The verb that opens a session.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::agents::key_reused;
+use super::core::Core;
 use super::{Engine, validate, work};
 use crate::agent::Agent;
 use crate::blueprint::Blueprint;
@@ -79,9 +81,8 @@ impl Engine {
                 idempotency: self.open_idempotency(caller, id, &open),
                 created_by: caller.principal().to_owned(),
             };
-            match core.parts.store.open(command).await? {
-                Opened::Warm(opened) => return Ok(self.opened(opened, "warm_pool_hit_total")),
-                Opened::Cold(opened) => return Ok(self.opened(opened, "warm_pool_miss_total")),
+            match self.commit_open(command).await? {
+                Opened::Warm(opened) | Opened::Cold(opened) => return Ok(opened.session),
                 Opened::Replayed(session) => return Ok(session),
                 Opened::NoAgent => return Err(Error::not_found(OPEN, "agent", open.agent)),
                 Opened::KeyReused => return Err(key_reused(OPEN)),
@@ -95,13 +96,21 @@ impl Engine {
         ))
     }
 
-    fn opened(&self, opened: OpenedSession, counter: &'static str) -> Session {
-        metrics::counter!(counter).increment(1);
-        match opened.work {
-            Some(item) => work::start(&self.core, item, None),
-            None => self.core.work_is_due(),
-        }
-        opened.session
+    /// The commit and the start of the bring-up belong together, so they do not end with a caller who leaves.
+    async fn commit_open(&self, command: Open) -> Result<Opened> {
+        let core = Arc::clone(&self.core);
+        let committed = tokio::spawn(async move {
+            let answer = core.parts.store.open(command).await?;
+            match &answer {
+                Opened::Warm(opened) => begin(&core, opened, "warm_pool_hit_total"),
+                Opened::Cold(opened) => begin(&core, opened, "warm_pool_miss_total"),
+                _ => {}
+            }
+            Ok(answer)
+        });
+        committed
+            .await
+            .map_err(|panic| Error::new(ErrorKind::Internal, OPEN, "the open broke off").with_source(panic))?
     }
 
     fn opening(&self, session: SessionId, agent: &Agent, open: &OpenSession) -> Result<Opening> {
@@ -160,6 +169,14 @@ impl Engine {
             key: open.idempotency_key.clone().unwrap_or_else(|| id.to_string()),
             body_hash: self.core.identity.body_hash(&request),
         }
+    }
+}
+
+fn begin(core: &Arc<Core>, opened: &OpenedSession, counter: &'static str) {
+    metrics::counter!(counter).increment(1);
+    match &opened.work {
+        Some(item) => work::start(core, item.clone(), None),
+        None => core.work_is_due(),
     }
 }
 

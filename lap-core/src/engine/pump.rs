@@ -139,10 +139,6 @@ impl<'a> Pump<'a> {
             self.bytes += bytes;
             return;
         }
-        if event.outcome.is_some() {
-            // The store writes the turn's end itself, from the outcome.
-            return;
-        }
         self.bytes += 128;
         self.batch.push(NewEvent {
             kind: event.kind.clone(),

@@ -1,5 +1,6 @@
 //! The verbs that send a turn and wait for it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -65,21 +66,30 @@ impl Engine {
                 body_hash,
             }),
         };
-        let turn = match core.parts.store.accept(accept).await? {
-            Accepted::Started(turn, Some(item)) => {
-                work::start(core, item, Some(turn.clone()));
-                turn
+        match self.commit_accept(accept).await? {
+            Accepted::Started(turn, _) | Accepted::Queued(turn) | Accepted::Replayed(turn) => Ok(turn),
+            refused => Err(refusal(send.session, &refused)),
+        }
+    }
+
+    /// The commit and the start of the delivery belong together, so they do not end with a caller who leaves.
+    async fn commit_accept(&self, accept: Accept) -> Result<Accepted> {
+        let core = Arc::clone(&self.core);
+        let committed = tokio::spawn(async move {
+            let session = accept.session;
+            let answer = core.parts.store.accept(accept).await?;
+            match &answer {
+                Accepted::Started(turn, Some(item)) => work::start(&core, item.clone(), Some(turn.clone())),
+                Accepted::Started(_, None) => core.work_is_due(),
+                Accepted::Queued(_) => {}
+                _ => return Ok(answer),
             }
-            Accepted::Started(turn, None) => {
-                core.work_is_due();
-                turn
-            }
-            Accepted::Queued(turn) => turn,
-            Accepted::Replayed(turn) => return Ok(turn),
-            refused => return Err(refusal(send.session, &refused)),
-        };
-        core.changed(send.session);
-        Ok(turn)
+            core.changed(session);
+            Ok(answer)
+        });
+        let broke =
+            |panic| Error::new(ErrorKind::Internal, SEND, "the acceptance broke off").with_source(panic);
+        committed.await.map_err(broke)?
     }
 
     /// The turn when it has its outcome, or as it is after `within`. Waiting changes nothing, and neither does

@@ -100,6 +100,13 @@ fn repository(operation: &'static str, url: &str) -> Result<()> {
     let has_scheme = schemes
         .iter()
         .any(|scheme| url.starts_with(scheme) && url.len() > scheme.len());
+    let authority = url
+        .split_once("://")
+        .map_or("", |(_, rest)| rest.split('/').next().unwrap_or_default());
+    if !url.starts_with("ssh://") && authority.contains('@') {
+        let message = "a URL with credentials would be stored and shown; give the server CONTAINER_ENV_GIT_TOKEN instead";
+        return Err(Error::invalid(operation, "repo_url", message));
+    }
     if has_scheme && !url.chars().any(|c| c.is_control() || c.is_whitespace()) && url.len() <= 2048 {
         return Ok(());
     }
