@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let passed = match task.as_deref() {
         Some("test") => test(),
         Some("gate") => gate(),
-        Some("bench") => cargo(&["bench", "--package", "lap-benches"], &[]),
+        Some("bench") => bench(),
         Some("help" | "--help" | "-h") | None => {
             println!("{HELP}");
             true
@@ -50,6 +50,12 @@ fn test() -> bool {
     cargo(&["build", "--package", "lap-server"], &[])
         && cargo(&["test", "--workspace"], &[])
         && cargo(&["test", "--package", "lap-benches", "--benches"], &[])
+}
+
+/// The platform benchmark starts sandboxes with the server's binary of the same profile.
+fn bench() -> bool {
+    cargo(&["build", "--release", "--package", "lap-server"], &[])
+        && cargo(&["bench", "--package", "lap-benches"], &[])
 }
 
 fn gate() -> bool {

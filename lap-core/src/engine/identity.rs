@@ -60,7 +60,8 @@ impl Identity {
         self.key.verifying_key()
     }
 
-    pub(super) fn control_token(&self, sandbox: SandboxId, now: Timestamp) -> Secret {
+    /// A token for the harness protocol of one sandbox, good for five minutes.
+    pub fn control_token(&self, sandbox: SandboxId, now: Timestamp) -> Secret {
         self.key.mint(sandbox, Scope::Control, now, TOKEN_TTL)
     }
 
