@@ -78,6 +78,7 @@ pub(super) async fn run(core: &Arc<Core>, item: &WorkItem, signals: &Signals) ->
         },
     };
     let next = tokio::select! {
+        biased;
         next = run.bring_up(found.sandbox) => next,
         () = signals.ended.cancelled() => Ok(Next::Done),
     };

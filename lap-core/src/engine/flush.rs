@@ -53,6 +53,7 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut requests = Vec::with_capacity(CAPACITY);
     loop {
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             _ = receiver.recv_many(&mut requests, CAPACITY) => {}
         }

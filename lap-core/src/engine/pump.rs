@@ -60,6 +60,20 @@ impl<'a> Pump<'a> {
             let flush_at = self.flush_at;
             let give_up = self.stop_at.as_ref().map_or(self.run.deadline, |(at, _)| *at);
             tokio::select! {
+                biased;
+                // The talk comes last, so that no harness can talk its way past a stop or a deadline.
+                () = self.signals.abort.cancelled(), if self.stop_at.is_none() => {
+                    self.stop(Outcome::aborted("the turn was stopped; the harness did not confirm it")).await;
+                }
+                () = tokio::time::sleep_until(give_up) => {
+                    if let Some((_, outcome)) = self.stop_at.take() {
+                        return Ok(if self.flush().await? { End::Outcome(Box::new(outcome)) } else { End::NotOurs });
+                    }
+                    self.stop(Outcome::failed("the turn took longer than the platform allows and was stopped")).await;
+                }
+                () = until(flush_at) => if !self.flush().await? {
+                    return Ok(End::NotOurs);
+                },
                 event = events.next() => match event {
                     Some(Ok(event)) => if let Some(end) = self.take(event).await? {
                         return Ok(end);
@@ -70,18 +84,6 @@ impl<'a> Pump<'a> {
                         Err(end) => return Ok(end),
                     },
                 },
-                () = until(flush_at) => if !self.flush().await? {
-                    return Ok(End::NotOurs);
-                },
-                () = self.signals.abort.cancelled(), if self.stop_at.is_none() => {
-                    self.stop(Outcome::aborted("the turn was stopped; the harness did not confirm it")).await;
-                }
-                () = tokio::time::sleep_until(give_up) => {
-                    if let Some((_, outcome)) = self.stop_at.take() {
-                        return Ok(if self.flush().await? { End::Outcome(Box::new(outcome)) } else { End::NotOurs });
-                    }
-                    self.stop(Outcome::failed("the turn took longer than the platform allows and was stopped")).await;
-                }
             }
         }
     }

@@ -57,6 +57,7 @@ pub(super) async fn run(
         };
         let started = Instant::now();
         let end = tokio::select! {
+            biased;
             end = deliver(core, item, &turn, is_fresh, signals) => end?,
             () = signals.ended.cancelled() => End::NotOurs,
         };

@@ -107,9 +107,10 @@ impl Engine {
             }
             loop {
                 let heard = tokio::select! {
-                    heard = live.recv() => heard,
-                    () = tokio::time::sleep_until(deadline) => return Ok(found),
+                    biased;
                     () = self.core.draining.cancelled() => return Ok(found),
+                    () = tokio::time::sleep_until(deadline) => return Ok(found),
+                    heard = live.recv() => heard,
                 };
                 match heard {
                     // Only transitions matter here; what the harness says comes many times a second.

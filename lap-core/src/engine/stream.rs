@@ -166,12 +166,13 @@ impl Reader {
     async fn listen(&mut self) {
         let core = Arc::clone(&self.core);
         let heard = tokio::select! {
-            heard = self.live.recv() => heard,
+            biased;
             () = core.draining.cancelled() => {
                 self.ready.push_back(StreamItem::Draining { resume_after: self.last });
                 self.ended = true;
                 return;
             }
+            heard = self.live.recv() => heard,
         };
         match heard {
             Ok(Live::Said(event)) => self.say(&event),

@@ -37,6 +37,7 @@ impl Touched {
 pub(super) async fn run(core: Arc<Core>) {
     loop {
         let stopping = tokio::select! {
+            biased;
             () = core.stopped.cancelled() => true,
             () = tokio::time::sleep(EVERY) => false,
         };

@@ -23,6 +23,7 @@ pub(super) async fn run(core: Arc<Core>) {
         let mut existing = HashSet::new();
         loop {
             let event = tokio::select! {
+                biased;
                 () = core.stopped.cancelled() => return,
                 event = events.next() => event,
             };

@@ -42,6 +42,7 @@ pub(super) async fn beat(core: Arc<Core>) {
     let mut unknown: Vec<WorkItem> = Vec::new();
     loop {
         tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             () = tokio::time::sleep(BEAT) => {}
         }
@@ -103,6 +104,7 @@ pub(super) async fn take(core: Arc<Core>) {
             Err(error) => tracing::warn!(error = %chain(&error), "no work could be taken"),
         }
         tokio::select! {
+            biased;
             () = core.draining.cancelled() => return,
             () = core.wake.notified() => {}
             () = tokio::time::sleep(LOOK) => {}
@@ -115,6 +117,7 @@ pub(super) async fn listen(core: Arc<Core>) {
     let mut hints = core.parts.store.hints();
     loop {
         let hint = tokio::select! {
+            biased;
             () = core.stopped.cancelled() => return,
             hint = hints.next() => hint,
         };
@@ -143,6 +146,7 @@ pub(super) fn start(core: &Arc<Core>, item: WorkItem, turn: Option<Turn>) {
         let (shared, held) = (Arc::clone(&core), item.clone());
         let mut handler = tokio::spawn(async move { handle(&shared, &held, turn, signals).await });
         let outcome = tokio::select! {
+            biased;
             joined = &mut handler => joined.unwrap_or_else(|panic| {
                 Err(Error::new(ErrorKind::Internal, "run work", "the handler broke off").with_source(panic))
             }),
@@ -199,6 +203,7 @@ async fn settle(core: &Core, item: &WorkItem, outcome: Result<Next>) {
             Ok(_) => return,
             Err(error) if error.is_retryable() => {
                 tokio::select! {
+                    biased;
                     () = core.stopped.cancelled() => return,
                     () = tokio::time::sleep(pause) => pause = (pause * 2).min(Duration::from_secs(5)),
                 }

@@ -233,6 +233,7 @@ impl Reader {
                 return Some(Ok(event));
             }
             tokio::select! {
+                biased;
                 _ = self.head.changed() => {}
                 () = self.agent.stopped.cancelled() => {}
             }

@@ -51,6 +51,7 @@ impl Play {
         let deadline = self.delivery.deadline;
         self.begin();
         let failure = tokio::select! {
+            biased;
             () = stopped.cancelled() => return,
             () = abort.cancelled() => Some((TurnState::Aborted, "the turn was stopped".to_owned())),
             () = tokio::time::sleep(deadline) => Some((TurnState::Failed, "the turn took too long".to_owned())),
