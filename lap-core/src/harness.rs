@@ -13,7 +13,7 @@ use futures_util::Stream;
 use serde_json::Value;
 
 use crate::blueprint::LateBindable;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{SandboxId, SessionId, TurnId};
 use crate::opening::Skill;
 use crate::secret::Secret;
@@ -74,6 +74,24 @@ pub struct OpenConversation {
     pub mcp_servers: Vec<Value>,
     /// Plain environment of the session.
     pub env: BTreeMap<String, Secret>,
+    /// The conversation so far as `[{info, parts}]`, when its own state could not be restored. It is context: nothing
+    /// in it is done again.
+    pub history: Vec<Value>,
+}
+
+/// What of a sandbox outlives it, in the harness's own form.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Uncommitted work of the workspace and the state of the conversation. Untrusted, and private to the session.
+    pub bytes: Vec<u8>,
+    /// What did not fit or could not be read, in words.
+    pub lost: Vec<String>,
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Snapshot({} bytes, lost {:?})", self.bytes.len(), self.lost)
+    }
 }
 
 /// One turn on its way to a harness.
@@ -151,6 +169,32 @@ pub trait Harness: Send + Sync + fmt::Debug + 'static {
     /// `WrongState` when it belongs to another session, `Stale` for an old fence, `Unavailable`.
     async fn open(&self, at: &Contact, open: &OpenConversation) -> Result<String>;
 
+    /// What of the sandbox outlives it, at most `limit_bytes` long.
+    ///
+    /// # Errors
+    /// `Unsupported` when this harness cannot, `Unavailable`.
+    async fn snapshot(&self, at: &Contact, limit_bytes: usize) -> Result<Snapshot> {
+        let _ = limit_bytes;
+        Err(Error::unsupported(
+            "take snapshot",
+            format!("the harness at {}", at.address),
+        ))
+    }
+
+    /// The sandbox has the workspace and the conversation of the snapshot. Before [`Harness::open`]; idempotent.
+    /// Returns what could not be restored, in words.
+    ///
+    /// # Errors
+    /// `Unsupported` when this harness cannot, `Invalid` when the snapshot is not of its form, `Stale` for an old fence,
+    /// `Unavailable`.
+    async fn restore(&self, at: &Contact, fence: u64, snapshot: &Snapshot) -> Result<Vec<String>> {
+        let _ = (fence, snapshot);
+        Err(Error::unsupported(
+            "restore snapshot",
+            format!("the harness at {}", at.address),
+        ))
+    }
+
     /// Delivers a turn, at most once per turn id and sandbox.
     ///
     /// # Cancel safety
@@ -175,7 +219,7 @@ pub trait Harness: Send + Sync + fmt::Debug + 'static {
     /// The harness stops working on the turn; its outcome follows in the journal. Idempotent.
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `NotFound` when the harness never had the turn; `Unavailable`.
     async fn abort(&self, at: &Contact, turn: TurnId) -> Result<()>;
 
     /// The conversation as the harness has it: `[{info, parts}]`.

@@ -40,6 +40,6 @@ mod world;
 
 pub use harness::MemoryHarness;
 pub use runtime::MemoryRuntime;
-pub use store::MemoryStore;
+pub use store::{MemoryStore, StoredWork};
 pub use vault::MemoryVault;
 pub use world::{MemoryWorld, Preparation};

@@ -148,10 +148,22 @@ impl Agent {
         Ok(Started::Running(self.events(after, delivery.turn)))
     }
 
-    pub(super) fn abort(&self, turn: TurnId) {
-        if let Some(abort) = self.inside().turns.get(&turn) {
-            abort.cancel();
+    /// `false` when it never had the turn.
+    pub(super) fn abort(&self, turn: TurnId) -> bool {
+        match self.inside().turns.get(&turn) {
+            Some(abort) => {
+                abort.cancel();
+                true
+            }
+            None => false,
         }
+    }
+
+    /// It does not know any more that it had this turn, and takes it again.
+    pub(super) fn forget_turn(&self, turn: TurnId) {
+        let mut inside = self.inside();
+        inside.turns.remove(&turn);
+        inside.running.take_if(|running| *running == turn);
     }
 
     pub(super) fn answer(&self, request: &str, reply: &Value) -> Result<()> {

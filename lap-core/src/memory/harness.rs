@@ -133,8 +133,10 @@ impl Harness for MemoryHarness {
     }
 
     async fn abort(&self, at: &Contact, turn: TurnId) -> Result<()> {
-        self.agent(at)?.abort(turn);
-        Ok(())
+        let known = self.agent(at)?.abort(turn);
+        known
+            .then_some(())
+            .ok_or_else(|| Error::not_found("abort turn", "turn", turn))
     }
 
     async fn messages(&self, at: &Contact) -> Result<Vec<Value>> {

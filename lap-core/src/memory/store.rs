@@ -3,6 +3,7 @@
 mod agents;
 mod events;
 mod records;
+mod revive;
 mod sandboxes;
 mod sessions;
 mod tables;
@@ -18,6 +19,8 @@ use crate::error::Result;
 use crate::store::{Hint, HintBus, HintStream, Hints, Installation, Instance};
 use crate::time::{Clock, Timestamp};
 use tables::Tables;
+
+pub use work::StoredWork;
 
 /// A store in memory. Every method is one critical section of one mutex, so each is atomic and all of them
 /// have one order; no `await` happens inside.

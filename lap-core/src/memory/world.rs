@@ -135,6 +135,14 @@ impl MemoryWorld {
         true
     }
 
+    /// What runs in the sandbox does not know any more that it had this turn and would take it again: a harness that
+    /// breaks the promise of delivery, for tests that must notice.
+    pub fn forget_turn(&self, sandbox: SandboxId, turn: TurnId) {
+        if let Some(found) = self.state().sandboxes.get(&sandbox) {
+            found.agent.forget_turn(turn);
+        }
+    }
+
     /// How often the turn was started in each sandbox. More than once in one sandbox breaks the promise of delivery.
     pub fn deliveries(&self, turn: TurnId) -> BTreeMap<SandboxId, u32> {
         let state = self.state();

@@ -3,6 +3,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use super::revive;
 use super::tables::{Request, SandboxRow, SessionRow, Tables};
 use super::transitions::Ending;
 use crate::agent::Agent;
@@ -12,8 +13,8 @@ use crate::id::SessionId;
 use crate::sandbox::{Place, Sandbox, SandboxState};
 use crate::session::{EndedBy, Phase, Session, SessionState};
 use crate::store::{
-    Advance, Advanced, BringUp, End, Ended, NewWork, Open, Opened, OpenedSession, SessionQuery, Sessions,
-    Step, WorkItem, WorkKind,
+    Advance, Advanced, BringUp, End, Ended, NewWork, Open, Opened, OpenedSession, Revive, Revived,
+    SessionQuery, Sessions, Step, WorkItem, WorkKind,
 };
 use crate::time::Timestamp;
 use crate::turn::{Turn, TurnState};
@@ -50,6 +51,10 @@ impl Sessions for MemoryStore {
 
     async fn end(&self, end: End) -> Result<Ended> {
         Ok(self.commit(|tables, now| end_session(tables, &end, now)))
+    }
+
+    async fn revive(&self, revive: Revive) -> Result<Revived> {
+        Ok(self.commit(|tables, now| revive::revive(tables, &revive, now)))
     }
 
     async fn touch(&self, sessions: &[SessionId]) -> Result<()> {

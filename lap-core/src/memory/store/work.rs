@@ -6,8 +6,44 @@ use super::MemoryStore;
 use super::tables::{Tables, WorkRow, item};
 use crate::error::Result;
 use crate::id::WorkerId;
-use crate::store::{NewWork, Take, WORKER_LAPSE, Work, WorkItem, WorkKind, Worker};
+use crate::store::{Hold, NewWork, Take, WORKER_LAPSE, Work, WorkItem, WorkKind, Worker};
 use crate::time::Timestamp;
+
+/// An item as it is stored, for tests that look behind the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredWork {
+    /// Its kind.
+    pub kind: WorkKind,
+    /// Its key.
+    pub key: String,
+    /// How it is held now.
+    pub hold: Option<Hold>,
+    /// Its generation.
+    pub generation: u64,
+    /// When it is due; [`Timestamp::NEVER`] while it is held and was not enqueued meanwhile.
+    pub due: Timestamp,
+}
+
+impl MemoryStore {
+    /// Every item there is, in order of kinds and keys.
+    pub fn stored_work(&self) -> Vec<StoredWork> {
+        self.commit(|tables, _| {
+            let stored = |((kind, key), row): (&(WorkKind, String), &WorkRow)| StoredWork {
+                kind: *kind,
+                key: key.clone(),
+                hold: row.owner.map(|worker| Hold {
+                    kind: *kind,
+                    key: key.clone(),
+                    worker,
+                    fence: row.fence,
+                }),
+                generation: row.generation,
+                due: row.due,
+            };
+            tables.work.iter().map(stored).collect()
+        })
+    }
+}
 
 #[async_trait]
 impl Work for MemoryStore {
