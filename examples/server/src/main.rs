@@ -6,6 +6,7 @@ mod child;
 mod command;
 mod config;
 mod demo_model;
+mod listen;
 mod logging;
 mod serve;
 mod try_prompt;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::assemble::{Assembled, assemble};
 use crate::command::{VERSION, print};
 use crate::config::Config;
+use crate::listen::{self, Limits};
 use crate::{banner, logging};
 
 /// How long handlers may take to give back their work. They need milliseconds.
@@ -57,11 +58,8 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
     options.metrics = Some(std::sync::Arc::new(move || metrics.render()));
     let app = lap_http::router(assembled.engine.clone(), options);
     let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(
-        axum::serve(listener, app)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
-            .into_future(),
-    );
+    let limits = Limits::of_this_process();
+    let serving = tokio::spawn(listen::serve(listener, app, limits, shutdown.clone()));
     banner::print(&config, assembled.isolation);
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
@@ -92,11 +90,7 @@ async fn bind(config: &Config) -> Result<TcpListener, String> {
     })
 }
 
-async fn drain(
-    assembled: &Assembled,
-    shutdown: CancellationToken,
-    serving: tokio::task::JoinHandle<std::io::Result<()>>,
-) {
+async fn drain(assembled: &Assembled, shutdown: CancellationToken, serving: tokio::task::JoinHandle<()>) {
     shutdown.cancel();
     assembled.engine.drain(DRAIN).await;
     if tokio::time::timeout(LINGER, serving).await.is_err() {
