@@ -3,6 +3,8 @@
 //! The content type is not looked at, as in the original. Unknown fields are ignored. No message quotes a value,
 //! because values can be secrets.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
@@ -35,16 +37,10 @@ impl<T: DeserializeOwned> FromRequest<App> for JsonBody<T> {
         if announced_length(request.headers()).is_some_and(|length| length > limit) {
             return Err(Problem::too_large(limit));
         }
-        let reading = read(request.into_body(), limit);
+        let reading = read(request.into_body(), limit, options.body_pause);
         let bytes = tokio::time::timeout(options.body_timeout, reading)
             .await
-            .map_err(|_| {
-                Problem::new(
-                    http::StatusCode::REQUEST_TIMEOUT,
-                    "slow_body",
-                    "the body came too slowly",
-                )
-            })??;
+            .map_err(|_| slow_body())??;
         decode(&bytes).map(Self)
     }
 }
@@ -53,16 +49,31 @@ fn announced_length(headers: &HeaderMap) -> Option<usize> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn read(body: Body, limit: usize) -> Result<Vec<u8>, Problem> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes().into()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::too_large(limit)),
-        Err(_) => Err(Problem::new(
-            http::StatusCode::BAD_REQUEST,
-            "broken_body",
-            "the body ended before its end",
-        )),
+/// The whole body, unless it is larger than `limit` or nothing of it comes for `pause`.
+async fn read(body: Body, limit: usize, pause: Duration) -> Result<Vec<u8>, Problem> {
+    let mut body = Limited::new(body, limit);
+    let mut bytes = Vec::new();
+    while let Some(frame) = tokio::time::timeout(pause, body.frame())
+        .await
+        .map_err(|_| slow_body())?
+    {
+        match frame {
+            Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Err(error) if error.is::<LengthLimitError>() => return Err(Problem::too_large(limit)),
+            Err(_) => return Err(broken_body()),
+        }
     }
+    Ok(bytes)
+}
+
+fn slow_body() -> Problem {
+    let detail = "the body came too slowly";
+    Problem::new(http::StatusCode::REQUEST_TIMEOUT, "slow_body", detail)
+}
+
+fn broken_body() -> Problem {
+    let detail = "the body ended before its end";
+    Problem::new(http::StatusCode::BAD_REQUEST, "broken_body", detail)
 }
 
 /// Decodes a body; the error names the field.

@@ -29,6 +29,8 @@ pub struct HttpOptions {
     pub attachments_limit: usize,
     /// How long a client may take to send a body.
     pub body_timeout: Duration,
+    /// How long a client may send nothing of a body that is not complete.
+    pub body_pause: Duration,
     /// How long a request may take that neither streams nor waits for a turn.
     pub request_timeout: Duration,
     /// How long a request waits for the end of a turn.
@@ -54,6 +56,7 @@ impl HttpOptions {
             body_limit: 1024 * 1024,
             attachments_limit: 80 * 1024 * 1024,
             body_timeout: Duration::from_secs(120),
+            body_pause: Duration::from_secs(10),
             request_timeout: Duration::from_secs(30),
             turn_wait: Duration::from_secs(30 * 60),
             keep_alive: Duration::from_secs(15),

@@ -102,6 +102,12 @@ async fn slow_clients_and_slow_requests_end() {
     let endless = || Body::from_stream(stream::iter([Ok::<_, std::io::Error>("{")]).chain(stream::pending()));
     let message = request(Method::POST, &format!("{SESSIONS}/{NOBODY}/message"), endless());
     api.call(message).await.problem(408, "slow_body");
+    let mut pausing = crate::support::options();
+    pausing.body_pause = Duration::from_millis(50);
+    let api = Api::with(EngineConfig::default(), pausing).await;
+    api.call(request(Method::POST, AGENTS, endless()))
+        .await
+        .problem(408, "slow_body");
     let mut patient = crate::support::options();
     patient.request_timeout = Duration::from_millis(50);
     let api = Api::with(EngineConfig::default(), patient).await;
