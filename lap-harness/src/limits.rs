@@ -15,5 +15,12 @@ pub const MAX_BODY_BYTES: usize = 16 << 20;
 /// The longest a caller may ask `/lap/health` to wait.
 pub const MAX_HEALTH_WAIT: Duration = Duration::from_secs(60);
 
+/// How long sandboxd waits for the head of the next request on a connection, the idle time before it included.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client keeps an idle connection: shorter than [`HEADER_TIMEOUT`], so that no request is sent into a
+/// connection that is being closed.
+pub const IDLE_CONNECTION: Duration = Duration::from_secs(20);
+
 /// How often an idle stream carries a comment, so that both sides notice a dead connection.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);

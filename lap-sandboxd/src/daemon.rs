@@ -123,6 +123,7 @@ impl Sandboxd {
             Error::new(ErrorKind::Unavailable, OPERATION, message)
         })?;
         let endpoint = announce(&sandbox, address)?;
+        tracing::info!(sandbox = %sandbox.launch.sandbox, %address, harness = sandbox.launch.harness, "sandboxd serves");
         let server = tokio::spawn(crate::http::serve(listener, Arc::clone(&sandbox)));
         let preparing = tokio::spawn(prepare(Arc::clone(&sandbox), source));
         Ok(Self {
@@ -295,6 +296,7 @@ async fn prepare(sandbox: Arc<Sandbox>, source: Result<Option<Source>, String>) 
         Ok(adapter) => {
             let _ = sandbox.adapter.set(adapter);
             status.ready();
+            tracing::info!("the sandbox is ready");
         }
         Err(reason) => status.failed(&reason),
     }

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use lap_core::id::{Entropy, fresh_uuid};
 use lap_core::time::Clock;
+use lap_harness::limits::MAX_BODY_BYTES;
 use lap_harness::{Health, OpenRequest, TurnRequest};
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -19,6 +20,9 @@ use crate::layout::Layout;
 use crate::processes::Processes;
 use crate::status::Status;
 use crate::turns::{NotStarted, Turns};
+
+/// The most that one answer gives of a conversation: clients stop reading at [`MAX_BODY_BYTES`].
+const MAX_MESSAGES_BYTES: usize = MAX_BODY_BYTES - (2 << 20);
 
 /// All parts of a running sandboxd.
 pub(crate) struct Sandbox {
@@ -102,14 +106,40 @@ impl Sandbox {
         self.binding.lock().await.bound().cloned()
     }
 
+    /// The conversation, the newest messages first to stay when it is too long for one answer.
     pub(crate) async fn messages(&self) -> Vec<Value> {
         match self.adapter.get() {
-            Some(adapter) => adapter.messages().await,
+            Some(adapter) => newest(adapter.messages().await, MAX_MESSAGES_BYTES),
             None => Vec::new(),
         }
     }
 
     pub(crate) fn fresh_id(&self) -> Uuid {
         fresh_uuid(&*self.entropy, self.clock.now())
+    }
+}
+
+/// Takes the oldest messages away until the rest fits.
+fn newest(mut messages: Vec<Value>, budget: usize) -> Vec<Value> {
+    let mut room = budget;
+    let fits = |message: &&Value| {
+        let left = room.checked_sub(message.to_string().len() + 1);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
+    let kept = messages.iter().rev().take_while(fits).count();
+    messages.split_off(messages.len() - kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_conversation_loses_its_beginning() {
+        let messages: Vec<Value> = (0..10).map(|n| Value::from(format!("message {n}"))).collect();
+        assert_eq!(newest(messages.clone(), 1000), messages);
+        assert_eq!(newest(messages.clone(), 30), messages[8..]);
+        assert!(newest(messages, 5).is_empty());
     }
 }

@@ -282,6 +282,8 @@ impl Turns {
             }
             (Ending::Stopped, None, _) => (Outcome::Aborted, None),
         };
+        let why = error.as_ref().map(|error| error.message.as_str());
+        tracing::info!(%turn, ?outcome, why, "a turn has ended");
         let finished = TurnFinished {
             turn,
             outcome,

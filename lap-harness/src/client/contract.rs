@@ -134,7 +134,7 @@ fn opening(open: &OpenConversation) -> OpenRequest {
             .iter()
             .map(|(name, value)| (name.clone(), value.expose().to_owned()))
             .collect(),
-        history: None,
+        history: (!open.history.is_empty()).then(|| open.history.clone()),
     }
 }
 

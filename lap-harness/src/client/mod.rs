@@ -56,7 +56,7 @@ impl SandboxdHarness {
         connector.set_nodelay(true);
         let http = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(crate::limits::IDLE_CONNECTION)
             .pool_max_idle_per_host(4)
             .build(connector);
         Self { http }

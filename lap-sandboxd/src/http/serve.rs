@@ -6,6 +6,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use lap_harness::limits::HEADER_TIMEOUT;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -14,8 +15,6 @@ use crate::sandbox::Sandbox;
 
 /// The platform needs a handful; the rest is for people's own clients.
 const MAX_CONNECTIONS: usize = 256;
-/// How long a request's head may take.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long answers that are under way may take when the sandbox stops.
 const DRAIN: Duration = Duration::from_millis(500);
 

@@ -107,6 +107,7 @@ impl Place {
             skills: Vec::new(),
             mcp_servers: Vec::new(),
             env: [("SESSION_SECRET".to_owned(), Secret::new("from-open"))].into(),
+            history: Vec::new(),
         }
     }
 }

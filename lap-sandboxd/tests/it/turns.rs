@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::model::{Line, Model, bash, say};
-use crate::support::{Place, delivery, eventually, survivors, text, to_the_end, until};
+use crate::support::{PATIENCE, Place, delivery, eventually, survivors, text, to_the_end, until};
 use lap_core::harness::Harness;
 use lap_core::turn::TurnState;
 use serde_json::{Value, json};
@@ -272,6 +272,57 @@ async fn wrong_calls_are_told_to_the_model() {
     assert!(results[3].contains("no tool named"), "{results:?}");
     assert!(results[4].contains("not a JSON object"), "{results:?}");
     assert_eq!(results[5], "content\n");
+    running.sandboxd.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_sandbox_goes_on_with_the_history_it_is_given() {
+    let model = Model::start([bash("echo codeword"), say("remembered"), say("codeword")]).await;
+    let (first, second) = (Place::new(), Place::new());
+    let running = first.start(&model.base, json!({})).await.opened().await;
+    running.turn(&delivery("run it")).await;
+    let mut history = running.harness().messages(&running.contact).await.unwrap();
+    running.sandboxd.stop().await;
+    // What a platform stored may hold what this harness does not know.
+    history
+        .push(json!({"info": {"id": "x", "role": "assistant"}, "parts": [{"id": "p", "type": "hologram"}]}));
+    history.push(json!("nonsense"));
+
+    let running = second.start(&model.base, json!({})).await;
+    running
+        .harness()
+        .health(&running.contact, PATIENCE)
+        .await
+        .unwrap();
+    let opening = lap_core::harness::OpenConversation {
+        history,
+        ..second.opening()
+    };
+    let conversation = running.harness().open(&running.contact, &opening).await.unwrap();
+    assert_eq!(
+        running.harness().open(&running.contact, &opening).await.unwrap(),
+        conversation
+    );
+    let (_, outcome) = running.turn(&delivery("what was it?")).await;
+    assert_eq!(text(&outcome), "codeword");
+    let seen = model.requests()[2].1["messages"].clone();
+    let roles: Vec<_> = seen
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        roles,
+        ["system", "user", "assistant", "tool", "assistant", "user"]
+    );
+    assert_eq!(seen[3]["content"], "codeword\n");
+    let messages = running.harness().messages(&running.contact).await.unwrap();
+    assert!(
+        messages
+            .iter()
+            .all(|message| message["info"]["sessionID"] == conversation)
+    );
     running.sandboxd.stop().await;
 }
 

@@ -191,6 +191,8 @@ mod tests {
         assert!(beneath.walk(Path::new("a/file"), OFlags::RDONLY).is_ok());
         assert!(beneath.walk(Path::new("out/secret"), OFlags::RDONLY).is_err());
         assert!(beneath.walk(Path::new("a/link"), OFlags::RDONLY).is_err());
+        // What the walk would follow is refused before it.
+        assert!(beneath.relative("a/../../secret").is_err());
     }
 
     #[test]
