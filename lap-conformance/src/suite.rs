@@ -1,18 +1,23 @@
 use std::fmt;
 use std::pin::Pin;
 
-use crate::StoreUnderTest;
-
-/// One law, for programs that run laws themselves.
-#[derive(Clone, Copy)]
-pub struct StoreLaw {
+/// One law about subjects of a kind, for programs that run laws themselves.
+pub struct Law<S> {
     /// The name of its function.
     pub name: &'static str,
     /// Runs it; a broken law panics.
-    pub check: for<'a> fn(&'a StoreUnderTest) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
+    pub check: for<'a> fn(&'a S) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>,
 }
 
-impl fmt::Debug for StoreLaw {
+impl<S> Clone for Law<S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Law<S> {}
+
+impl<S> fmt::Debug for Law<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)
     }
@@ -87,6 +92,16 @@ macro_rules! __store_laws {
                 an_idle_end_spares_sessions_in_use,
                 a_sign_of_life_postpones_the_idle_end,
                 sessions_are_listed_newest_first;
+            restarts: a_restarted_session_is_creating_again,
+                a_restart_of_a_ready_session_ends_its_turns,
+                a_repeated_restart_changes_nothing,
+                a_restart_needs_the_agent,
+                a_restart_claims_a_warm_sandbox;
+            revivals: an_ended_session_is_revived,
+                a_ready_session_is_ended_before_it_is_revived,
+                a_revival_claims_a_warm_sandbox,
+                concurrent_revivals_revive_once,
+                a_revival_needs_an_ended_session_and_its_agent;
             sandboxes: a_planned_sandbox_becomes_warm_once,
                 a_lost_sandbox_takes_its_session_along,
                 a_lost_sandbox_is_lost_once,
@@ -125,6 +140,7 @@ macro_rules! __store_laws {
                 an_acknowledged_write_is_read;
             repetition: a_repeated_write_of_an_agent_changes_nothing,
                 a_repeated_open_changes_nothing,
+                a_repeated_revival_changes_nothing,
                 a_repeated_step_changes_nothing,
                 a_repeated_write_of_a_turn_changes_nothing,
                 a_repeated_write_of_a_sandbox_changes_nothing,
@@ -162,9 +178,31 @@ macro_rules! __tests {
 macro_rules! __store_list {
     (; $($role:ident: $($law:ident),+;)+) => {
         /// Every law of a store.
-        pub const LAWS: &[$crate::StoreLaw] = &[$($(
-            $crate::StoreLaw { name: stringify!($law), check: |subject| Box::pin($role::$law(subject)) },
+        pub const LAWS: &[$crate::Law<$crate::StoreUnderTest>] = &[$($(
+            $crate::Law { name: stringify!($law), check: |subject| Box::pin($role::$law(subject)) },
         )+)+];
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __runtime_list {
+    (; $backend:ident: $($law:ident),+;) => {
+        /// Every law of a runtime.
+        pub const LAWS: &[$crate::Law<$crate::RuntimeUnderTest>] = &[$(
+            $crate::Law { name: stringify!($law), check: |subject| Box::pin($law(subject)) },
+        )+];
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __vault_list {
+    (; $backend:ident: $($law:ident),+;) => {
+        /// Every law of a vault.
+        pub const LAWS: &[$crate::Law<$crate::VaultUnderTest>] = &[$(
+            $crate::Law { name: stringify!($law), check: |subject| Box::pin($law(subject)) },
+        )+];
     };
 }
 

@@ -86,6 +86,16 @@ impl NewEvent {
         )
     }
 
+    /// Someone asked for the session to be brought up again.
+    pub fn session_restarted(attempt: u32, by: &str) -> Self {
+        Self::new("session.restarted", None, json!({ "attempt": attempt, "by": by }))
+    }
+
+    /// The agent remembers less than it did: what was lost and why.
+    pub fn memory_degraded(lost: &[&str], reason: &str) -> Self {
+        Self::new("memory.degraded", None, json!({ "lost": lost, "reason": reason }))
+    }
+
     /// A turn was accepted.
     pub fn turn_accepted(turn: TurnId, number: u64, parts: &[Value], created_by: &str) -> Self {
         let body =

@@ -32,7 +32,8 @@ pub use installation::{Installation, Instance};
 pub use records::{NewRecord, Put, Record, RecordQuery, Records};
 pub use sandboxes::{NewSandbox, PoolCount, Replace, Replaced, Sandboxes};
 pub use sessions::{
-    Advance, Advanced, BringUp, End, Ended, Open, Opened, OpenedSession, SessionQuery, Sessions, Step,
+    Advance, Advanced, BringUp, End, Ended, Open, Opened, OpenedSession, Revive, Revived, SessionQuery,
+    Sessions, Step,
 };
 pub use turns::{Aborting, Accept, Accepted, Finish, Finished, NewTurn, TurnQuery, Turns};
 pub use work::{Hold, NewWork, Take, Work, WorkItem, WorkKind, Worker};

@@ -32,6 +32,7 @@ mod migrate;
 mod open;
 mod readers;
 mod records;
+mod revive;
 mod row;
 mod sandboxes;
 mod sessions;

@@ -6,7 +6,9 @@ use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::id::SessionId;
 use lap_core::seal::Sealed;
 use lap_core::session::{EndedBy, Phase, Session, SessionState};
-use lap_core::store::{Advance, Advanced, BringUp, End, Ended, Open, Opened, SessionQuery, Sessions};
+use lap_core::store::{
+    Advance, Advanced, BringUp, End, Ended, Open, Opened, Revive, Revived, SessionQuery, Sessions,
+};
 use lap_core::turn::TurnState;
 use sqlx::sqlite::SqliteRow;
 
@@ -16,7 +18,7 @@ use crate::link::{Link, sql};
 use crate::row::{Columns as _, json_list};
 use crate::store::SqliteStore;
 use crate::writer::Tx;
-use crate::{advance, open, sandboxes};
+use crate::{advance, open, revive, sandboxes};
 
 #[async_trait]
 impl Sessions for SqliteStore {
@@ -50,6 +52,11 @@ impl Sessions for SqliteStore {
 
     async fn end(&self, end: End) -> Result<Ended> {
         self.write("end session", move |tx| end_if_asked(tx, end).boxed())
+            .await
+    }
+
+    async fn revive(&self, revive: Revive) -> Result<Revived> {
+        self.write("revive session", move |tx| revive::revive(tx, revive).boxed())
             .await
     }
 

@@ -64,6 +64,10 @@ impl<S: Store + ?Sized> Sessions for Faulty<S> {
         self.call("end", self.inner.end(end)).await
     }
 
+    async fn revive(&self, revive: Revive) -> Result<Revived> {
+        self.call("revive", self.inner.revive(revive)).await
+    }
+
     async fn touch(&self, sessions: &[SessionId]) -> Result<()> {
         self.call("touch", self.inner.touch(sessions)).await
     }

@@ -7,7 +7,7 @@ use lap_core::error::Result;
 use lap_core::session::EndedBy;
 use lap_core::store::{
     Accept, Accepted, Advance, AgentUpdate, Append, End, Finish, Ingest, NewAgent, NewRecord, Open, Opened,
-    Replace, Step, Store, Take, WorkKind,
+    Replace, Revived, Step, Store, Take, WorkKind,
 };
 use lap_core::turn::Outcome;
 use lap_core::{ErrorKind, event::NewEvent};
@@ -89,6 +89,21 @@ pub async fn a_repeated_open_changes_nothing(subject: &StoreUnderTest) {
         scene
             .stepped(open.session, &bring_up.hold, scene.ready_step())
             .await;
+    }
+}
+
+/// Revivals, of a dead session and of a ready one.
+pub async fn a_repeated_revival_changes_nothing(subject: &StoreUnderTest) {
+    let scene = Scene::new(subject);
+    for session in [scene.dead().await, scene.ready().await] {
+        let revive = &scene.new_revive(&session);
+        let answer = scene
+            .repeated(|store| async move { store.revive(revive.clone()).await })
+            .await;
+        assert!(matches!(answer, Revived::Creating(again) if again.attempt == session.attempt + 1));
+        let held = scene.store.held(scene.worker).await.unwrap();
+        let bring_up = held.iter().find(|item| item.key() == session.id.to_string());
+        bring_up.expect("the worker finds the bring-up that it was given");
     }
 }
 

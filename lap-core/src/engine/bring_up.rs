@@ -9,9 +9,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::plan;
 use super::runs::Signals;
 use super::work::{Next, start};
+use super::{plan, remember};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::harness::{Contact, Readiness};
 use crate::id::SandboxId;
@@ -53,6 +53,8 @@ struct BringUpRun<'a> {
     opening: Opening,
     deadline: Instant,
     path: &'static str,
+    /// The session had a sandbox before and remembers things.
+    is_restart: bool,
 }
 
 pub(super) async fn run(core: &Arc<Core>, item: &WorkItem, signals: &Signals) -> Result<Next> {
@@ -76,6 +78,7 @@ pub(super) async fn run(core: &Arc<Core>, item: &WorkItem, signals: &Signals) ->
         } else {
             "cold"
         },
+        is_restart: found.session.attempt > 1,
     };
     let next = tokio::select! {
         biased;
@@ -126,10 +129,22 @@ impl BringUpRun<'_> {
             .await?;
         let warm = sandbox.state == SandboxState::Claimed;
         self.wait_ready(id, &address, warm).await?;
-        let open = plan::conversation(&self.opening, self.item.hold.fence);
-        let opened = core.parts.harness.open(&core.contact(id, &address), &open).await;
-        match opened {
-            Ok(conversation) => Ok((conversation, address)),
+        let contact = core.contact(id, &address);
+        let mut open = plan::conversation(&self.opening, self.item.hold.fence);
+        let memory = match self.is_restart {
+            true => Some(remember::restore(core, self.item, self.opening.session, &contact).await?),
+            false => None,
+        };
+        if let Some(memory) = &memory {
+            open.history.clone_from(&memory.history);
+        }
+        match core.parts.harness.open(&contact, &open).await {
+            Ok(conversation) => {
+                if let Some(memory) = &memory {
+                    remember::tell(core, self.item, self.opening.session, memory).await?;
+                }
+                Ok((conversation, address))
+            }
             Err(error) => match error.kind() {
                 ErrorKind::Stale => Err(Setback::Later(error)),
                 ErrorKind::Invalid | ErrorKind::Unsupported => {

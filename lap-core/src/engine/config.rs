@@ -90,6 +90,8 @@ pub struct EngineConfig {
     pub warm_timeout: Duration,
     /// Turns that may wait behind the open one.
     pub queue_limit: u32,
+    /// How much of a sandbox is kept when it is put away.
+    pub snapshot_limit_bytes: usize,
     /// How long processes of a sandbox may take to end before they are killed.
     pub stop_grace: Duration,
 }
@@ -110,6 +112,7 @@ impl Default for EngineConfig {
             bring_up_timeout: Duration::from_secs(600),
             warm_timeout: Duration::from_secs(2),
             queue_limit: 16,
+            snapshot_limit_bytes: 8 * 1024 * 1024,
             stop_grace: Duration::from_secs(5),
         }
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Engine;
+use super::core::Core;
 use crate::error::{Result, chain};
 use crate::id::SessionId;
 use crate::session::SessionState;
@@ -34,23 +35,31 @@ impl Engine {
                 }
             }
         }
-        let mut messages = Vec::new();
-        let mut after = 0;
-        loop {
-            let query = TurnQuery {
-                session: id,
+        from_log(&self.core, id).await
+    }
+}
+
+/// The conversation as the turns in the store have it: what was asked and the final answers.
+pub(super) async fn from_log(core: &Core, session: SessionId) -> Result<Vec<Value>> {
+    let mut messages = Vec::new();
+    let mut after = 0;
+    loop {
+        let turns = core
+            .parts
+            .store
+            .list_turns(TurnQuery {
+                session,
                 after,
                 limit: 200,
-            };
-            let turns = self.core.parts.store.list_turns(query).await?;
-            let Some(last) = turns.last() else {
-                return Ok(messages);
-            };
-            after = last.number;
-            for turn in &turns {
-                messages.push(question(turn));
-                messages.extend(turn.reply.clone());
-            }
+            })
+            .await?;
+        let Some(last) = turns.last() else {
+            return Ok(messages);
+        };
+        after = last.number;
+        for turn in &turns {
+            messages.push(question(turn));
+            messages.extend(turn.reply.clone());
         }
     }
 }

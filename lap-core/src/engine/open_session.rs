@@ -102,8 +102,14 @@ impl Engine {
         let committed = tokio::spawn(async move {
             let answer = core.parts.store.open(command).await?;
             match &answer {
-                Opened::Warm(opened) => begin(&core, opened, "warm_pool_hit_total"),
-                Opened::Cold(opened) => begin(&core, opened, "warm_pool_miss_total"),
+                Opened::Warm(opened) => {
+                    metrics::counter!("warm_pool_hit_total").increment(1);
+                    begin(&core, opened);
+                }
+                Opened::Cold(opened) => {
+                    metrics::counter!("warm_pool_miss_total").increment(1);
+                    begin(&core, opened);
+                }
                 _ => {}
             }
             Ok(answer)
@@ -172,8 +178,8 @@ impl Engine {
     }
 }
 
-fn begin(core: &Arc<Core>, opened: &OpenedSession, counter: &'static str) {
-    metrics::counter!(counter).increment(1);
+/// Starts the bring-up here when it is this process's, else tells whoever reaches the sandbox.
+pub(super) fn begin(core: &Arc<Core>, opened: &OpenedSession) {
     match &opened.work {
         Some(item) => work::start(core, item.clone(), None),
         None => core.work_is_due(),

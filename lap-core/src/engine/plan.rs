@@ -88,6 +88,7 @@ pub(super) fn conversation(opening: &Opening, fence: u64) -> OpenConversation {
         skills: opening.skills.clone(),
         mcp_servers: opening.mcp_servers.clone(),
         env,
+        history: Vec::new(),
     }
 }
 

@@ -85,6 +85,7 @@ impl Room {
             skills: Vec::new(),
             mcp_servers: Vec::new(),
             env: BTreeMap::new(),
+            history: Vec::new(),
         };
         self.harness.open(&self.contact, &open).await
     }

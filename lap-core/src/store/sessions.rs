@@ -148,6 +148,38 @@ pub enum Ended {
     Missing,
 }
 
+/// A session to bring up again, because someone asked for it.
+#[derive(Debug, Clone)]
+pub struct Revive {
+    /// Which.
+    pub session: SessionId,
+    /// Who asks.
+    pub by: String,
+    /// The platform's half of the pool key. The agent's half is that of the session's last sandbox.
+    pub platform_hash: PlatformHash,
+    /// The id of the sandbox to plan when none is warm.
+    pub cold_sandbox: SandboxId,
+    /// Where that one will live.
+    pub place: Place,
+    /// The process that restarts, as in [`Open::worker`].
+    pub worker: WorkerId,
+}
+
+/// The answer to [`Sessions::revive`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Revived {
+    /// It is creating again, with a claimed warm sandbox.
+    Warm(OpenedSession),
+    /// It is creating again, with a planned cold one.
+    Cold(OpenedSession),
+    /// It is creating already. Nothing changed.
+    Creating(Session),
+    /// Its agent was deleted. Nothing changed.
+    AgentGone,
+    /// There is no such session.
+    Missing,
+}
+
 /// Which sessions to list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct SessionQuery {
@@ -185,6 +217,11 @@ pub trait Sessions {
 
     /// The session has ended, whatever it was doing. Needs no hold: a person's intent wins over a bring-up.
     async fn end(&self, end: End) -> Result<Ended>;
+
+    /// ready | failed | dead -> creating, the only way back. A ready session first ends as by
+    /// [`EndedBy::User`]: its open and queued turns are aborted and its sandbox is stopping. Then it has another sandbox and
+    /// a `bring_up` item as after an open, one more attempt, and the event `session.restarted`. The log goes on.
+    async fn revive(&self, revive: Revive) -> Result<Revived>;
 
     /// These sessions were used just now. Unknown ones are ignored.
     async fn touch(&self, sessions: &[SessionId]) -> Result<()>;

@@ -10,7 +10,7 @@ use lap_core::time::Clock;
 use lap_core::turn::{Turn, TurnState, Usage};
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Turns for Broken {

@@ -18,7 +18,7 @@ use lap_core::sandbox::{Place, Sandbox};
 use lap_core::store::{Hold, Idempotency, Take, Work, WorkItem, WorkKind};
 use lap_core::time::Clock;
 
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[derive(Debug)]
 pub(crate) struct Broken {

@@ -6,7 +6,7 @@ use lap_core::sandbox::{Place, Sandbox};
 use lap_core::store::{NewSandbox, PoolCount, Replace, Replaced, Sandboxes, Sessions, Turns};
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Sandboxes for Broken {

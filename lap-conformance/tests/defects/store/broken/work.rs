@@ -6,7 +6,7 @@ use lap_core::id::WorkerId;
 use lap_core::store::{NewWork, Take, Work, WorkItem, WorkKind, Worker};
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Work for Broken {

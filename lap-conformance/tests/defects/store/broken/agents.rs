@@ -10,7 +10,7 @@ use lap_core::store::{
 use lap_core::time::Clock;
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Agents for Broken {

@@ -1,19 +1,4 @@
-use Defect::*;
-
-macro_rules! defects {
-    ($($(#[$doc:meta])* $defect:ident: $($law:ident),+;)+) => {
-        /// What is wrong with a [`Broken`](crate::broken::Broken) store.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub(crate) enum Defect {
-            /// Nothing.
-            None,
-            $($(#[$doc])* $defect,)+
-        }
-
-        /// Which laws each defect must trip. It may trip others.
-        pub(crate) const TRIPS: &[(Defect, &[&str])] = &[$(($defect, &[$(stringify!($law)),+]),)+];
-    };
-}
+use crate::trial::defects;
 
 defects! {
     // Agents.
@@ -64,6 +49,14 @@ defects! {
     /// Whatever sandbox the session has is the broken one.
     ReplacesTwice: a_repeated_replacement_takes_one, a_repeated_step_changes_nothing;
 
+    // Restarts.
+    /// The session stays as it ended.
+    NeverRevives: a_restarted_session_is_creating_again, a_restart_of_a_ready_session_ends_its_turns,
+        a_restart_claims_a_warm_sandbox;
+    /// A session that is being brought up is begun anew.
+    RevivesTwice: a_repeated_restart_changes_nothing;
+    RevivesWithoutAgent: a_restart_needs_the_agent;
+
     // Turns.
     QueuesEverything: a_turn_of_an_idle_session_starts_at_once;
     StartsEverything: a_turn_waits_behind_the_open_one, turns_wait_while_a_session_is_creating;
@@ -97,6 +90,15 @@ defects! {
     EndsBusySessions: an_idle_end_spares_sessions_in_use;
     IgnoresTouches: a_sign_of_life_postpones_the_idle_end;
     IgnoresStates: sessions_are_listed_newest_first;
+
+    // Revivals.
+    /// The attempt is not counted.
+    RevivesInPlace: an_ended_session_is_revived;
+    /// A ready session loses its sandbox instead of being ended.
+    RevivesOverTurns: a_ready_session_is_ended_before_it_is_revived;
+    RevivesColdOnly: a_revival_claims_a_warm_sandbox;
+    RevivesTwice: concurrent_revivals_revive_once, a_repeated_revival_changes_nothing;
+    RevivesTheDeleted: a_revival_needs_an_ended_session_and_its_agent;
 
     // Sandboxes.
     WarmsAnything: a_planned_sandbox_becomes_warm_once;

@@ -6,7 +6,7 @@ use lap_core::store::{
 };
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Records for Broken {

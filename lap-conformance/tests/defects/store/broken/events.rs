@@ -5,7 +5,7 @@ use lap_core::store::{Append, Appended, EventPage, Events};
 use uuid::Uuid;
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Events for Broken {

@@ -4,16 +4,16 @@ use lap_core::error::Result;
 use lap_core::event::NewEvent;
 use lap_core::id::{SandboxId, SessionId};
 use lap_core::sandbox::Place;
-use lap_core::session::Session;
+use lap_core::session::{EndedBy, Session, SessionState};
 use lap_core::store::{
-    Advance, Advanced, Agents, Append, BringUp, End, Ended, Events, Open, Opened, OpenedSession,
-    SessionQuery, Sessions, Step, Take, Turns, Work, WorkKind,
+    Advance, Advanced, Agents, Append, BringUp, End, Ended, Events, Open, Opened, OpenedSession, Revive,
+    Revived, SessionQuery, Sessions, Step, Take, Turns, Work, WorkKind,
 };
 use lap_core::time::Clock;
 use std::time::Duration;
 
 use super::Broken;
-use crate::defect::Defect;
+use crate::store::defect::Defect;
 
 #[async_trait]
 impl Sessions for Broken {
@@ -91,6 +91,53 @@ impl Sessions for Broken {
             (Ended::Already(ended), Defect::EndsAgain) => Ok(Ended::Done(ended)),
             (answer, _) => Ok(answer),
         }
+    }
+
+    async fn revive(&self, revive: Revive) -> Result<Revived> {
+        if self.is(Defect::NeverRevives) {
+            return Ok(Revived::AgentGone);
+        }
+        match (self.store.revive(revive).await?, self.defect) {
+            (Revived::Creating(session), Defect::RevivesTwice) => Ok(Revived::Creating(Session {
+                attempt: session.attempt + 1,
+                ..session
+            })),
+            (Revived::AgentGone, Defect::RevivesWithoutAgent) => Ok(Revived::Missing),
+            (answer, _) => Ok(answer),
+        }
+    }
+
+    async fn revive(&self, mut revive: Revive) -> Result<Revived> {
+        let stored = self.store.session(revive.session).await?;
+        match (self.defect, &stored) {
+            (Defect::RevivesColdOnly, _) => revive.platform_hash = PlatformHash::from_text("none"),
+            (Defect::RevivesOverTurns, Some(session)) if session.state == SessionState::Ready => {
+                self.store
+                    .lose_sandbox(session.sandbox.unwrap(), "restarted")
+                    .await?;
+            }
+            (Defect::RevivesTwice, Some(session)) if session.state == SessionState::Creating => {
+                let by = EndedBy::User;
+                self.store
+                    .end(End {
+                        session: session.id,
+                        by,
+                        reason: None,
+                        only_if_idle_for: None,
+                    })
+                    .await?;
+                revive.cold_sandbox = SandboxId::fresh(&self.entropy, self.clock.now());
+            }
+            _ => {}
+        }
+        Ok(match (self.store.revive(revive).await?, self.defect) {
+            (Revived::Cold(mut opened), Defect::RevivesInPlace) => {
+                opened.session.attempt -= 1;
+                Revived::Cold(opened)
+            }
+            (Revived::AgentGone, Defect::RevivesTheDeleted) => Revived::Creating(stored.unwrap()),
+            (answer, _) => answer,
+        })
     }
 
     async fn touch(&self, sessions: &[SessionId]) -> Result<()> {
