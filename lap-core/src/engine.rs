@@ -5,6 +5,7 @@
 
 mod abort;
 mod agents;
+mod answer;
 mod bring_up;
 mod cleanup;
 mod close_session;
