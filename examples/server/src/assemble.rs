@@ -20,6 +20,8 @@ use lap_local::{LocalConfig, LocalRuntime};
 use lap_store_sqlite::{SqliteOptions, SqliteStore};
 use lap_vault::{LocalVault, LocalVaultConfig, VaultCommand, VaultProcessConfig};
 
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+
 use crate::config::{Config, Database, Gateway};
 use crate::demo_model::DemoModel;
 
@@ -44,6 +46,7 @@ pub(crate) struct Assembled {
 /// # Errors
 /// What the part says: the database that cannot be opened, the vault that does not start.
 pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
+    close_memory();
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::new());
     let sealer = match &config.encryption_key {
@@ -94,6 +97,14 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         isolation,
         _demo_model: demo_model,
     })
+}
+
+/// This process holds real keys, and agents of the local runtime may run as its user: they must not read its
+/// memory or environment.
+fn close_memory() {
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user can read the memory of this one");
+    }
 }
 
 async fn start_demo(entropy: &dyn Entropy, clock: Arc<dyn Clock>) -> Result<DemoModel> {
