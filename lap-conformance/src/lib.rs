@@ -43,5 +43,5 @@ pub use fault::{Call, Fault, Faulty};
 pub use run::run;
 pub use runtime::RuntimeUnderTest;
 pub use subject::StoreUnderTest;
-pub use suite::StoreLaw;
+pub use suite::Law;
 pub use vault::VaultUnderTest;

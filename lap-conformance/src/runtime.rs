@@ -270,6 +270,8 @@ macro_rules! __runtime_laws {
     };
 }
 
+crate::__runtime_laws! { __runtime_list }
+
 /// One named test per law of [`SandboxRuntime`](lap_core::runtime::SandboxRuntime), in the module where it stands.
 ///
 /// The argument is an async expression that gives a [`RuntimeUnderTest`](crate::RuntimeUnderTest) without sandboxes;

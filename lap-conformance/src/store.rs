@@ -14,7 +14,6 @@ pub mod outcomes;
 pub mod records;
 pub mod repetition;
 pub mod replacements;
-pub mod restarts;
 pub mod revivals;
 pub mod sandboxes;
 pub mod turns;

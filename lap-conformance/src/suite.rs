@@ -92,11 +92,6 @@ macro_rules! __store_laws {
                 an_idle_end_spares_sessions_in_use,
                 a_sign_of_life_postpones_the_idle_end,
                 sessions_are_listed_newest_first;
-            restarts: a_restarted_session_is_creating_again,
-                a_restart_of_a_ready_session_ends_its_turns,
-                a_repeated_restart_changes_nothing,
-                a_restart_needs_the_agent,
-                a_restart_claims_a_warm_sandbox;
             revivals: an_ended_session_is_revived,
                 a_ready_session_is_ended_before_it_is_revived,
                 a_revival_claims_a_warm_sandbox,

@@ -227,6 +227,8 @@ macro_rules! __vault_laws {
     };
 }
 
+crate::__vault_laws! { __vault_list }
+
 /// One named test per law of [`Vault`](lap_core::vault::Vault), in the module where it stands.
 ///
 /// The argument is an async expression that gives a [`VaultUnderTest`](crate::VaultUnderTest) to which nothing is

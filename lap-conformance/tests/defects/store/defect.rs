@@ -49,14 +49,6 @@ defects! {
     /// Whatever sandbox the session has is the broken one.
     ReplacesTwice: a_repeated_replacement_takes_one, a_repeated_step_changes_nothing;
 
-    // Restarts.
-    /// The session stays as it ended.
-    NeverRevives: a_restarted_session_is_creating_again, a_restart_of_a_ready_session_ends_its_turns,
-        a_restart_claims_a_warm_sandbox;
-    /// A session that is being brought up is begun anew.
-    RevivesTwice: a_repeated_restart_changes_nothing;
-    RevivesWithoutAgent: a_restart_needs_the_agent;
-
     // Turns.
     QueuesEverything: a_turn_of_an_idle_session_starts_at_once;
     StartsEverything: a_turn_waits_behind_the_open_one, turns_wait_while_a_session_is_creating;

@@ -7,7 +7,7 @@ use lap_core::sandbox::Place;
 use lap_core::session::{EndedBy, Session, SessionState};
 use lap_core::store::{
     Advance, Advanced, Agents, Append, BringUp, End, Ended, Events, Open, Opened, OpenedSession, Revive,
-    Revived, SessionQuery, Sessions, Step, Take, Turns, Work, WorkKind,
+    Revived, Sandboxes, SessionQuery, Sessions, Step, Take, Turns, Work, WorkKind,
 };
 use lap_core::time::Clock;
 use std::time::Duration;
@@ -89,20 +89,6 @@ impl Sessions for Broken {
                 Ok(Ended::Done(ended))
             }
             (Ended::Already(ended), Defect::EndsAgain) => Ok(Ended::Done(ended)),
-            (answer, _) => Ok(answer),
-        }
-    }
-
-    async fn revive(&self, revive: Revive) -> Result<Revived> {
-        if self.is(Defect::NeverRevives) {
-            return Ok(Revived::AgentGone);
-        }
-        match (self.store.revive(revive).await?, self.defect) {
-            (Revived::Creating(session), Defect::RevivesTwice) => Ok(Revived::Creating(Session {
-                attempt: session.attempt + 1,
-                ..session
-            })),
-            (Revived::AgentGone, Defect::RevivesWithoutAgent) => Ok(Revived::Missing),
             (answer, _) => Ok(answer),
         }
     }
