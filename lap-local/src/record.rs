@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use lap_core::id::{InstanceId, SandboxId};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_small, replace};
@@ -47,9 +48,13 @@ pub(crate) struct Root {
 }
 
 impl Record {
-    /// The record, or nothing when there is none or a power failure tore it.
+    /// The record, or nothing when there is none, when a power failure tore it, or when somebody put something else
+    /// in its place.
     pub(crate) fn read(folder: &Path) -> io::Result<Option<Self>> {
-        let content = read_small(folder, RECORD)?;
+        let content = match read_small(folder, RECORD) {
+            Err(error) if is_no_record(&error) => None,
+            other => other?,
+        };
         Ok(content
             .and_then(|content| serde_json::from_slice(&content).ok())
             .and_then(Self::from_row))
@@ -88,6 +93,11 @@ impl Record {
         };
         replace(folder, RECORD, &serde_json::to_vec(&row)?)
     }
+}
+
+/// Whether reading failed because of what is there, and not because of the moment.
+fn is_no_record(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Other || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 #[derive(Debug, Deserialize)]

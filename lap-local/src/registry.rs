@@ -1,6 +1,6 @@
 //! What this server knows about the sandboxes of its data folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -168,15 +168,19 @@ impl Registry {
     }
 
     /// Every sandbox of this instance that has a folder. Blocking.
-    pub(crate) fn on_disk(&self) -> io::Result<Vec<SandboxId>> {
-        let mut found = Vec::new();
+    pub(crate) fn on_disk(&self) -> io::Result<BTreeSet<SandboxId>> {
+        // Those that this server knows are ours whatever became of their records.
+        let known: Vec<SandboxId> = self.lives().keys().copied().collect();
+        let mut found: BTreeSet<_> = known.into_iter().filter(|id| self.folder(*id).is_dir()).collect();
         for entry in fs::read_dir(&self.sandboxes)? {
             let name = entry?.file_name();
             let Some(sandbox) = name.to_str().and_then(|name| name.parse::<SandboxId>().ok()) else {
                 continue;
             };
             match Record::read(&self.folder(sandbox)) {
-                Ok(Some(record)) if record.instance == self.instance => found.push(sandbox),
+                Ok(Some(record)) if record.instance == self.instance => {
+                    found.insert(sandbox);
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => {
                     tracing::warn!(%sandbox, "a sandbox folder has no readable record and is left alone")

@@ -90,3 +90,26 @@ impl Trash {
         failure.map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::lay_out;
+    use lap_core::id::SystemEntropy;
+    use lap_core::time::Timestamp;
+
+    #[test]
+    fn a_draft_is_swept_only_when_nobody_works_on_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let trash = Trash::new(folder.path().to_owned());
+        let sandbox = SandboxId::fresh(&SystemEntropy::new(), Timestamp::from_unix_millis(0));
+        let draft = trash.draft(sandbox);
+        let lock = lay_out(&draft).unwrap().unwrap();
+        trash.sweep().unwrap();
+        trash.empty_of(sandbox).unwrap();
+        assert!(draft.join("workspace").is_dir());
+        drop(lock);
+        trash.sweep().unwrap();
+        assert!(!draft.exists());
+    }
+}

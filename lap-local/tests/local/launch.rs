@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::support::{FAKE, SOON, Site, fresh_id, is_alive, root_pid, running, until, up};
+use crate::support::{SOON, Site, fresh_id, is_alive, root_pid, until, up};
 use lap_core::capability::{Egress, Isolation};
 use lap_core::error::ErrorKind;
 use lap_core::runtime::{Endpoint, SandboxRuntime};
@@ -350,5 +350,4 @@ async fn an_address_is_there_at_once() {
     println!("launch to address: p50 {:?}, max {:?}", times[10], times[19]);
     // The goal is milliseconds; the bound only catches a pause of a whole polling step on a loaded machine.
     assert!(times[0] < Duration::from_millis(200), "{times:?}");
-    assert!(running(FAKE).is_empty());
 }

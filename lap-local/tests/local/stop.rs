@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{FAKE, SOON, Site, exists, is_alive, listed, next_end, root_pid, running, until, up};
+use crate::support::{FAKE, SOON, Site, exists, is_alive, listed, next_end, root_pid, sleepers, until, up};
 use lap_core::runtime::{Endpoint, SandboxRuntime};
 
 const GRACE: Duration = Duration::from_secs(10);
@@ -17,9 +17,9 @@ async fn daemons_go_too_whatever_tie_they_cut() {
     let runtime = site.runtime().await;
     let spec = site.spec("daemon cleared stranger");
     up(&runtime, &spec).await;
-    let sleeping = || ["sleep 1001", "sleep 1002", "sleep 1003"].map(running);
+    let sleeping = || [1, 2, 3].map(|kind| sleepers(spec.sandbox, kind));
     until("all sleepers run", || {
-        sleeping().iter().all(|pids| pids.len() >= 2)
+        sleeping().iter().all(|pids| pids.len() == 2)
     })
     .await;
     let daemons = sleeping().concat();
@@ -66,6 +66,8 @@ async fn a_forged_record_gets_nobody_signalled() {
     let mut bystander = Command::new("sleep")
         .arg("1004")
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", bystander.id())).unwrap();

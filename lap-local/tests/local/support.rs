@@ -133,8 +133,14 @@ impl Drop for Site {
     }
 }
 
+/// The sleepers of this kind that this sandbox's fake has made: 1 has the marker, 2 is in the folder, 3 has nothing.
+pub(crate) fn sleepers(sandbox: SandboxId, kind: u32) -> Vec<u32> {
+    let number = sandbox.as_uuid().as_u128() & 0xffff_ffff_ffff;
+    running(&format!("sleep 100{kind}.{number}"))
+}
+
 /// Processes that have not ended and whose command line is exactly this, with the arguments separated by spaces.
-pub(crate) fn running(command: &str) -> Vec<u32> {
+fn running(command: &str) -> Vec<u32> {
     let pids = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());

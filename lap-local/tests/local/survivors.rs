@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::{
-    FAKE, SOON, Site, fresh_id, is_alive, kill_root, listed, next_end, root_pid, until, up,
+    FAKE, SOON, Site, fresh_id, is_alive, kill_root, listed, next_end, root_pid, sleepers, until, up,
 };
 use lap_core::runtime::{Endpoint, SandboxRuntime};
 
@@ -83,21 +83,55 @@ async fn ends_are_told_for_own_and_adopted_sandboxes() {
 async fn what_outlives_its_sandboxd_is_ended_by_stop() {
     let site = Site::new();
     let runtime = site.runtime().await;
-    let spec = site.spec("cleared");
+    let spec = site.spec("daemon cleared");
     up(&runtime, &spec).await;
     let folder = site.folder(spec.sandbox);
-    let inside = || {
-        let mut pids = crate::support::running("sleep 1002");
-        pids.retain(|pid| {
-            std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at.starts_with(&folder))
-        });
-        pids
-    };
-    until("both sleepers run", || inside().len() == 2).await;
-    let daemons = inside();
+    let daemons = || [1, 2].map(|kind| sleepers(spec.sandbox, kind));
+    until("all sleepers run", || {
+        daemons().iter().all(|pids| pids.len() == 2)
+    })
+    .await;
+    let [marked, inside] = daemons();
     let pid = root_pid(&folder);
     kill_root(&folder);
     until("sandboxd is gone", || !is_alive(pid)).await;
     site.runtime().await.stop(spec.sandbox, GRACE).await.unwrap();
-    assert_eq!(daemons.iter().filter(|pid| is_alive(**pid)).count(), 0);
+    assert_eq!(
+        marked.iter().filter(|pid| is_alive(**pid)).count(),
+        0,
+        "by the marker"
+    );
+    assert_eq!(
+        inside.iter().filter(|pid| is_alive(**pid)).count(),
+        0,
+        "by the folder"
+    );
+}
+
+#[tokio::test]
+async fn a_damaged_record_hides_nothing_else_and_can_be_stopped() {
+    let site = Site::new();
+    let runtime = site.runtime().await;
+    let (healthy, damaged) = (site.spec(""), site.spec(""));
+    up(&runtime, &healthy).await;
+    up(&runtime, &damaged).await;
+    let folder = site.folder(damaged.sandbox);
+    let pid = root_pid(&folder);
+    std::fs::remove_file(folder.join("sandbox.json")).unwrap();
+    std::fs::create_dir(folder.join("sandbox.json")).unwrap();
+    assert_eq!(
+        listed(&mut runtime.watch()).await.len(),
+        2,
+        "who started it still knows it"
+    );
+    let later = site.runtime().await;
+    assert_eq!(
+        listed(&mut later.watch()).await,
+        [healthy.sandbox],
+        "nobody can say whose it is"
+    );
+    later.stop(damaged.sandbox, GRACE).await.unwrap();
+    assert!(!is_alive(pid));
+    assert!(!folder.exists());
+    later.stop(healthy.sandbox, GRACE).await.unwrap();
 }

@@ -90,10 +90,10 @@ async fn act(word: &str, folder: &Path) {
         }
         "hang" => std::future::pending().await,
         "stubborn" => {}
-        // Each of these loses one tie to the sandbox after the other; the last has none but its parents.
-        "daemon" => spawn(folder, "setsid sh -c 'sleep 1001 & sleep 1001' &"),
-        "cleared" => spawn(folder, "env -i setsid sh -c 'sleep 1002 & sleep 1002' &"),
-        "stranger" => spawn(Path::new("/"), "env -i setsid sh -c 'sleep 1003 & sleep 1003' &"),
+        // What ties them to the sandbox: the marker, the folder, nothing but their parents.
+        "daemon" => spawn(Path::new("/"), &sleepers("setsid", folder, 1)),
+        "cleared" => spawn(folder, &sleepers("env -i setsid", folder, 2)),
+        "stranger" => spawn(Path::new("/"), &sleepers("env -i setsid", folder, 3)),
         // Its rights go after the address is told.
         "locked" => {
             std::fs::create_dir_all(folder.join("workspace/locked/in")).unwrap();
@@ -102,6 +102,13 @@ async fn act(word: &str, folder: &Path) {
         "chatty" => (0..1000).for_each(|line| println!("line {line}")),
         other => panic!("unknown act {other}"),
     }
+}
+
+/// Two processes in a session of their own. How long they sleep says whose they are, because nothing else needs to.
+fn sleepers(words: &str, folder: &Path, kind: u32) -> String {
+    let name = folder.file_name().unwrap().to_str().unwrap();
+    let number = u64::from_str_radix(name.rsplit('-').next().unwrap(), 16).unwrap();
+    format!("{words} sh -c 'sleep 100{kind}.{number} & sleep 100{kind}.{number}' &")
 }
 
 fn eprint_line(line: &str) {
