@@ -203,7 +203,7 @@ macro_rules! __vault_list {
 
 /// One named test per law of [`Store`](lap_core::store::Store), in the module where it stands.
 ///
-/// The argument is an async expression that gives a [`StoreUnderTest`] with an empty store; it is evaluated
+/// The argument is an async expression that gives a [`StoreUnderTest`](crate::StoreUnderTest) with an empty store; it is evaluated
 /// once per law.
 #[macro_export]
 macro_rules! store_suite {

@@ -136,7 +136,7 @@ impl Phase {
     }
 }
 
-/// A stored session. Its sealed opening is read on its own ([`crate::store::Sessions::opening`]), so lists stay small.
+/// A stored session. Its sealed opening is read on its own ([`crate::store::Sessions::bring_up`]), so lists stay small.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.

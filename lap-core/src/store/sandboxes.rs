@@ -38,7 +38,7 @@ pub struct Replace {
     pub warm: bool,
 }
 
-/// The answer to [`Sandboxes::replace`].
+/// The answer to [`Sandboxes::replace_sandbox`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Replaced {
     /// Another warm sandbox was claimed.
