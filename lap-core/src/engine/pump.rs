@@ -98,12 +98,15 @@ impl<'a> Pump<'a> {
         if event.seq <= self.taken {
             return Ok(None);
         }
-        self.taken = event.seq;
         self.reconnects = 0;
-        let event = Arc::new(event);
-        self.run.core.live.say(self.run.turn.session, &event);
-        self.gather(&event);
         if let Some(ended) = &event.outcome {
+            if event.turn != Some(self.run.turn.id) {
+                // The end of an earlier turn, before which the cursor was kept.
+                self.taken = event.seq;
+                return Ok(None);
+            }
+            // The cursor stays before the end until the outcome is stored: whoever takes over in between finds the
+            // end again. Readers learn it from the stored outcome.
             let ended = self.settle(ended.clone());
             return if self.flush().await? {
                 outcome(ended).map(Some)
@@ -111,6 +114,10 @@ impl<'a> Pump<'a> {
                 Ok(Some(End::NotOurs))
             };
         }
+        self.taken = event.seq;
+        let event = Arc::new(event);
+        self.run.core.live.say(self.run.turn.session, &event);
+        self.gather(&event);
         if self.bytes >= FLUSH_BYTES && !self.flush().await? {
             return Ok(Some(End::NotOurs));
         }
