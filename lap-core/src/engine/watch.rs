@@ -19,6 +19,16 @@ use crate::store::{NewWork, WorkKind};
 /// Watches until the engine stops. A watch that ends is begun anew and tells everything again.
 pub(super) async fn run(core: Arc<Core>) {
     loop {
+        // Read before the runtime makes its list: a sandbox that gets ready in between is not missing from it.
+        let mut expected = Vec::new();
+        while let Err(error) = expect(&core, &mut expected).await {
+            tracing::warn!(error = %chain(&error), "the sandboxes of this place could not be read");
+            tokio::select! {
+                biased;
+                () = core.stopped.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
         let mut events = core.parts.runtime.watch();
         let mut existing = HashSet::new();
         loop {
@@ -32,7 +42,10 @@ pub(super) async fn run(core: Arc<Core>) {
                     existing.insert(sandbox);
                     persist(&core, || meet(&core, sandbox)).await;
                 }
-                Some(RuntimeEvent::Complete) => persist(&core, || write_off(&core, &existing)).await,
+                Some(RuntimeEvent::Complete) => {
+                    expected.retain(|sandbox| !existing.contains(sandbox));
+                    persist(&core, || write_off(&core, &expected)).await;
+                }
                 Some(RuntimeEvent::Gone { sandbox, reason }) => {
                     persist(&core, || lose(&core, sandbox, &reason)).await;
                 }
@@ -95,15 +108,24 @@ async fn adopt(core: &Core, sandbox: &Sandbox) -> Result<()> {
         .await
 }
 
-/// Claimed and warm sandboxes of this place that the runtime does not have are lost. One that is being
-/// provisioned belongs to its bring-up, which finds out by itself.
-async fn write_off(core: &Core, existing: &HashSet<SandboxId>) -> Result<()> {
+/// Claimed and warm sandboxes of this place. One that is being provisioned belongs to its bring-up, which finds out
+/// by itself what becomes of it.
+async fn expect(core: &Core, expected: &mut Vec<SandboxId>) -> Result<()> {
     let place = core.parts.runtime.capabilities().place;
-    for sandbox in core.parts.store.sandboxes_at(place).await? {
-        let ran = matches!(sandbox.state, SandboxState::Claimed | SandboxState::Warm);
-        if ran && !existing.contains(&sandbox.id) {
-            lose(core, sandbox.id, "its sandbox ended while no server was watching").await?;
-        }
+    let all = core.parts.store.sandboxes_at(place).await?;
+    let ran = |state| matches!(state, SandboxState::Claimed | SandboxState::Warm);
+    expected.extend(
+        all.iter()
+            .filter(|sandbox| ran(sandbox.state))
+            .map(|sandbox| sandbox.id),
+    );
+    Ok(())
+}
+
+/// What the runtime should have and has not is lost.
+async fn write_off(core: &Core, missing: &[SandboxId]) -> Result<()> {
+    for sandbox in missing {
+        lose(core, *sandbox, "its sandbox ended while no server was watching").await?;
     }
     Ok(())
 }
