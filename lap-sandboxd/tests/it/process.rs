@@ -246,6 +246,23 @@ fn started(sent: Sent) -> HarnessEvents {
     }
 }
 
+impl Drop for Program {
+    /// A test that fails leaves nothing behind. A second panic would hide the first, so nothing is checked here.
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        let _ = Command::new("kill")
+            .args(["-TERM", &self.child.id().to_string()])
+            .status();
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let _ = self.child.kill();
+    }
+}
+
 fn terminate(child: &mut Child) {
     let pid = child.id().to_string();
     assert!(
