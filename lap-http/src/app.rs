@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lap_core::engine::Engine;
 use lap_core::id::fresh_uuid;
 
+use crate::attempts::Attempts;
 use crate::options::HttpOptions;
 use crate::problem::Problem;
 
@@ -13,6 +14,7 @@ use crate::problem::Problem;
 pub(crate) struct App {
     pub(crate) engine: Engine,
     pub(crate) options: Arc<HttpOptions>,
+    pub(crate) attempts: Arc<Attempts>,
 }
 
 impl App {

@@ -13,6 +13,7 @@ use lap_core::caller::Caller;
 use lap_core::secret::Secret;
 
 use crate::app::App;
+use crate::peer;
 use crate::problem::Problem;
 
 /// Turns a request into the [`Caller`] on whose behalf it runs.
@@ -140,10 +141,10 @@ impl FromRequestParts<App> for Authenticated {
     }
 }
 
-/// Lets authenticated requests pass.
+/// Lets authenticated requests pass, and makes a peer with wrong credentials wait.
 pub(crate) async fn require(State(app): State<App>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
-    match app.options.authenticator.authenticate(&parts).await {
+    match authenticated(&app, &parts).await {
         Ok(caller) => {
             let caller = Authenticated(caller);
             parts.extensions.insert(caller.clone());
@@ -154,4 +155,19 @@ pub(crate) async fn require(State(app): State<App>, request: Request, next: Next
         }
         Err(refusal) => Problem::from(refusal).into_response(),
     }
+}
+
+async fn authenticated(app: &App, parts: &Parts) -> Result<Caller, Refusal> {
+    let limit = app.options.wrong_keys;
+    let client = peer::client(parts, &app.options.trusted_proxies);
+    // Before the key is looked at: whether it is right is what the peer must not learn any faster.
+    if let Some(wait) = client.and_then(|client| app.attempts.wait(limit, client)) {
+        metrics::counter!("lap_http_slowed_down_total").increment(1);
+        return Err(Refusal::TooMany(wait));
+    }
+    let caller = app.options.authenticator.authenticate(parts).await;
+    if let (Err(Refusal::Unauthorized { .. }), Some(client)) = (&caller, client) {
+        app.attempts.wrong(limit, client);
+    }
+    caller
 }

@@ -8,6 +8,7 @@
 
 mod agents;
 mod app;
+mod attempts;
 mod auth;
 mod body;
 mod events;
@@ -15,7 +16,9 @@ mod idempotency;
 mod messages;
 mod openapi;
 mod options;
+mod origin;
 mod path;
+mod peer;
 mod problem;
 mod query;
 mod request;
@@ -25,7 +28,9 @@ mod sessions;
 mod turns;
 mod wire;
 
+pub use attempts::WrongKeys;
 pub use auth::{Authenticator, MasterKey, Refusal};
 pub use options::{HttpOptions, RenderMetrics};
+pub use peer::{Network, NotANetwork};
 pub use request::RequestId;
 pub use router::{openapi_json, router};

@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::attempts::WrongKeys;
 use crate::auth::Authenticator;
+use crate::peer::Network;
 
 /// Renders the metrics of the process in Prometheus text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -37,9 +39,18 @@ pub struct HttpOptions {
     pub turn_wait: Duration,
     /// Silence after which a stream sends a comment, so that proxies keep it open.
     pub keep_alive: Duration,
-    /// Values of `Host` that the API answers to, without port. Empty: all. Protects a server on a private
-    /// address from web pages that have rebound their name to it.
+    /// Values of `Host` that the API answers to, without port; `0.0.0.0` or `::` stand for every IP address. Empty:
+    /// all. Protects a server on a private address from web pages that have rebound their name to it.
     pub allowed_hosts: Vec<String>,
+    /// Sites whose pages may change things here, as in `Origin`: `https://lap.example`. The site that the request
+    /// is for and that of [`base_url`](Self::base_url) always may.
+    pub allowed_origins: Vec<String>,
+    /// How peers with wrong credentials are slowed down. Peers are told apart by
+    /// [`ConnectInfo<SocketAddr>`](axum::extract::ConnectInfo); a host that serves without it has no such limit.
+    pub wrong_keys: WrongKeys,
+    /// Proxies in front of the server. Only their `X-Forwarded-For` is believed. Without them everybody behind a
+    /// proxy is one peer.
+    pub trusted_proxies: Vec<Network>,
     /// Renders `GET /metrics`; without it that route answers 404.
     pub metrics: Option<RenderMetrics>,
 }
@@ -61,6 +72,9 @@ impl HttpOptions {
             turn_wait: Duration::from_secs(30 * 60),
             keep_alive: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            wrong_keys: WrongKeys::default(),
+            trusted_proxies: Vec::new(),
             metrics: None,
         }
     }

@@ -8,7 +8,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use lap_core::Error;
 use tracing::Instrument;
 
@@ -169,31 +169,6 @@ pub(crate) async fn limit_time(State(app): State<App>, request: Request, next: N
     match tokio::time::timeout(app.options.request_timeout, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::timed_out("this took too long; it may still have happened").into_response(),
-    }
-}
-
-/// Answers only under the names the server goes by.
-pub(crate) async fn check_host(State(app): State<App>, request: Request, next: Next) -> Response {
-    let allowed = &app.options.allowed_hosts;
-    if allowed.is_empty()
-        || host(&request).is_some_and(|host| allowed.iter().any(|name| name.eq_ignore_ascii_case(host)))
-    {
-        return next.run(request).await;
-    }
-    let detail = "this server does not answer under that host name";
-    Problem::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", detail).into_response()
-}
-
-/// The host a request is for, without port.
-fn host(request: &Request) -> Option<&str> {
-    let authority = match request.uri().authority() {
-        Some(authority) => authority.as_str(),
-        None => request.headers().get(header::HOST)?.to_str().ok()?,
-    };
-    let bare = authority.rsplit('@').next()?;
-    match bare.strip_prefix('[') {
-        Some(v6) => v6.split(']').next(),
-        None => bare.split(':').next(),
     }
 }
 

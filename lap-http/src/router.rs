@@ -14,7 +14,7 @@ use crate::body::CarriesAttachments;
 use crate::openapi::{Document, finish, protect};
 use crate::options::HttpOptions;
 use crate::problem::Problem;
-use crate::{agents, auth, events, messages, request, service, sessions, turns};
+use crate::{agents, auth, events, messages, origin, request, service, sessions, turns};
 
 /// The HTTP API of `engine`.
 ///
@@ -25,6 +25,7 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
     let app = App {
         engine,
         options: Arc::new(options),
+        attempts: Arc::default(),
     };
     let layered = |routes: OpenApiRouter<App>| -> Router<App> { routes.into() };
     let protected = layered(quick())
@@ -33,8 +34,8 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
         .merge(layered(streams()))
         // Before any body is read.
         .route_layer(from_fn_with_state(app.clone(), auth::require))
-        // Before authentication: a web page that has rebound its name to this address learns nothing.
-        .route_layer(from_fn_with_state(app.clone(), request::check_host));
+        // Before authentication: a web page of another site learns nothing.
+        .route_layer(from_fn_with_state(app.clone(), origin::check));
     layered(public())
         .layer(Extension(Document(openapi_json().into())))
         .merge(protected)

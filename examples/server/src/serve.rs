@@ -50,11 +50,7 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
         .install_recorder()
         .map_err(|error| error.to_string())?;
     let assembled = assemble(&config).await.map_err(|error| chain(&error))?;
-    let mut options = HttpOptions::new(MasterKey::new(config.master_key.clone()));
-    options.base_url.clone_from(&config.base_url.url);
-    options.preinstalled_repo.clone_from(&config.preinstalled_repo);
-    options.ui_username.clone_from(&config.ui_username);
-    options.build = VERSION.to_owned();
+    let mut options = http_options(&config);
     options.metrics = Some(std::sync::Arc::new(move || metrics.render()));
     let app = lap_http::router(assembled.engine.clone(), options);
     let shutdown = CancellationToken::new();
@@ -76,6 +72,25 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
         () = next_signal() => tracing::warn!("shutting down at once"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn http_options(config: &Config) -> HttpOptions {
+    let mut options = HttpOptions::new(MasterKey::new(config.master_key.clone()));
+    options.base_url.clone_from(&config.base_url.url);
+    options.preinstalled_repo.clone_from(&config.preinstalled_repo);
+    options.ui_username.clone_from(&config.ui_username);
+    options.build = VERSION.to_owned();
+    if config.is_dev {
+        // On a private address the browser of the person next to it is the way in.
+        let public = url::Url::parse(&config.base_url.url).ok();
+        let public = public
+            .as_ref()
+            .and_then(url::Url::host_str)
+            .map(|host| host.trim_matches(['[', ']']).to_owned());
+        let own = ["localhost", "127.0.0.1", "::1", &config.listen.host].map(str::to_owned);
+        options.allowed_hosts = own.into_iter().chain(public).collect();
+    }
+    options
 }
 
 async fn bind(config: &Config) -> Result<TcpListener, String> {

@@ -116,3 +116,89 @@ async fn other_hosts_are_refused_when_hosts_are_named() {
         .body(axum::body::Body::empty());
     api.call(probe.unwrap()).await.ok();
 }
+
+#[tokio::test]
+async fn pages_of_other_sites_change_nothing() {
+    let mut options = options();
+    options.base_url = "https://lap.example/".to_owned();
+    options.allowed_origins = vec!["https://console.example".to_owned()];
+    let api = Api::with(EngineConfig::default(), options).await;
+    for (origin, status) in [
+        ("https://lap.example", 200),
+        ("https://lap.example:443", 200),
+        ("http://127.0.0.1:3000", 200),
+        ("https://console.example", 200),
+        ("http://127.0.0.1:3001", 403),
+        ("https://lap.example.evil.example", 403),
+        ("http://console.example", 403),
+        ("https://evil.example", 403),
+        ("null", 403),
+    ] {
+        let sent = |method: Method, body: &'static str| {
+            let mut asked = request(method, AGENTS, body);
+            let headers = asked.headers_mut();
+            headers.insert("origin", origin.parse().unwrap());
+            headers.insert("host", "127.0.0.1:3000".parse().unwrap());
+            asked
+        };
+        let answer = api.call(sent(Method::POST, r#"{"model":"m"}"#)).await;
+        assert_eq!(answer.status.as_u16(), status, "{origin}");
+        if status == 403 {
+            answer.problem(403, "foreign_origin");
+        }
+        api.call(sent(Method::GET, "")).await.ok();
+    }
+}
+
+#[tokio::test]
+async fn unspecified_addresses_stand_for_every_address_and_no_name() {
+    let mut options = options();
+    options.allowed_hosts = vec!["0.0.0.0".to_owned()];
+    let api = Api::with(EngineConfig::default(), options).await;
+    for (host, status) in [
+        ("192.0.2.1:3000", 200),
+        ("[2001:db8::1]", 200),
+        ("evil.example", 421),
+    ] {
+        let mut asked = request(Method::GET, AGENTS, "");
+        asked.headers_mut().insert("host", host.parse().unwrap());
+        assert_eq!(api.call(asked).await.status.as_u16(), status, "{host}");
+    }
+}
+
+#[tokio::test]
+async fn peers_with_wrong_keys_wait_and_others_do_not() {
+    let mut options = options();
+    options.trusted_proxies = vec!["10.0.0.0/8".parse().unwrap()];
+    let api = Api::with(EngineConfig::default(), options).await;
+    let from = |peer: &str, forwarded: Option<&str>, key: &str| {
+        let mut asked = request(Method::GET, AGENTS, "");
+        let peer: std::net::SocketAddr = peer.parse().unwrap();
+        asked.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+        let headers = asked.headers_mut();
+        headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
+        if let Some(forwarded) = forwarded {
+            headers.insert("x-forwarded-for", forwarded.parse().unwrap());
+        }
+        asked
+    };
+    for _ in 0..10 {
+        api.call(from("192.0.2.1:1", None, "wrong"))
+            .await
+            .problem(401, "unauthorized");
+    }
+    // The right key is not looked at any more, and a made-up forwarding does not help.
+    for forwarded in [None, Some("198.51.100.7")] {
+        let answer = api.call(from("192.0.2.1:2", forwarded, KEY)).await;
+        answer.problem(429, "too_many_attempts");
+        assert!((1..=5).contains(&answer.header("retry-after").parse::<u64>().unwrap()));
+    }
+    api.call(from("192.0.2.2:1", None, KEY)).await.ok();
+    for _ in 0..11 {
+        api.call(from("10.0.0.1:1", Some("198.51.100.7"), "wrong")).await;
+    }
+    api.call(from("10.0.0.1:1", Some("198.51.100.7"), KEY))
+        .await
+        .problem(429, "too_many_attempts");
+    api.call(from("10.0.0.1:1", Some("198.51.100.8"), KEY)).await.ok();
+}

@@ -40,7 +40,7 @@ async fn an_agent_is_created_shown_changed_and_deleted() {
     let api = Api::start().await;
     let body = json!({
         "name": "Reviewer", "model": "anthropic/claude", "prompt": "Be kind.", "branch": "dev",
-        "repo_url": "https://u:t0ken@github.com/acme/app", "mcp_servers": ["linear"], "tools": [{ "any": "thing" }],
+        "repo_url": "https://github.com/acme/app", "mcp_servers": ["linear"], "tools": [{ "any": "thing" }],
         "env_vars": { "API_KEY": "s3cret-s3cret-s3cret" }, "allow_out": ["*.example.com"],
         "env_var_hosts": { "API_KEY": ["api.example.com"] },
         "projects": [{ "id": "p", "name": "P" }],

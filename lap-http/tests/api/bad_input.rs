@@ -93,6 +93,10 @@ async fn wrong_fields_of_agents_are_named() {
         (json!({ "model": "" }), "model"),
         (json!({ "model": "m", "tools": {} }), "tools"),
         (json!({ "model": "m", "repo_url": "not a url" }), "repo_url"),
+        (
+            json!({ "model": "m", "repo_url": "https://u:t0ken@github.com/a/b" }),
+            "repo_url",
+        ),
         (json!({ "model": "m", "mcp_servers": ["a", 1] }), "mcp_servers[1]"),
         (
             json!({ "model": "m", "projects": [{ "id": "p" }] }),
