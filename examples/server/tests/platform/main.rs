@@ -4,6 +4,7 @@
 
 mod client;
 mod crash;
+mod hostile;
 mod main_job;
 mod model;
 mod refusals;

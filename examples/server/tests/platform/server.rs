@@ -16,6 +16,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_lap-server");
 pub(crate) struct Server {
     child: Child,
     environment: BTreeMap<String, String>,
+    open_files: Option<u32>,
     folder: TempDir,
     pub(crate) client: Client,
 }
@@ -26,17 +27,23 @@ impl Server {
     }
 
     pub(crate) async fn start_with(environment: &[(&str, &str)]) -> Self {
+        Self::start_limited(environment, None).await
+    }
+
+    /// Starts a server that may have only so many files open.
+    pub(crate) async fn start_limited(environment: &[(&str, &str)], open_files: Option<u32>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment = environment
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let (child, base) = spawn(folder.path(), &environment, 0);
+        let (child, base) = spawn(folder.path(), &environment, open_files);
         let key = std::fs::read_to_string(folder.path().join("data/master-key")).unwrap();
         let client = Client::new(&base, key.trim());
         Self {
             child,
             environment,
+            open_files,
             folder,
             client,
         }
@@ -62,7 +69,7 @@ impl Server {
     }
 
     pub(crate) fn start_again(&mut self) {
-        let (child, base) = spawn(self.folder.path(), &self.environment, 0);
+        let (child, base) = spawn(self.folder.path(), &self.environment, self.open_files);
         self.child = child;
         self.client = Client::new(&base, &self.client.key);
     }
@@ -131,14 +138,19 @@ fn processes(belongs: impl Fn(&Path) -> bool) -> Vec<u32> {
 }
 
 /// Starts the server and reads its address from what it prints.
-fn spawn(folder: &Path, environment: &BTreeMap<String, String>, port: u16) -> (Child, String) {
+fn spawn(folder: &Path, environment: &BTreeMap<String, String>, open_files: Option<u32>) -> (Child, String) {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(folder.join("server.log"))
         .unwrap();
-    let mut child = Command::new(BINARY)
-        .args(["--dev", "--port", &port.to_string(), "--data-dir"])
+    let mut command = Command::new(if open_files.is_some() { "sh" } else { BINARY });
+    if let Some(files) = open_files {
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        command.args(["-c", &script, BINARY]);
+    }
+    let mut child = command
+        .args(["--dev", "--port", "0", "--data-dir"])
         .arg(folder.join("data"))
         .current_dir(folder)
         .env_clear()
