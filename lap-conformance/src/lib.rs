@@ -28,6 +28,7 @@
 )]
 
 mod clock;
+pub mod crash;
 mod fault;
 mod run;
 pub mod runtime;
