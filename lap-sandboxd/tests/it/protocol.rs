@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::model::{Line, Model, say};
-use crate::support::{PATIENCE, Place, call, delivery, fresh_turn, raw, text, to_the_end, until};
+use crate::support::{PATIENCE, Place, call, delivery, fresh_turn, raw, raw_text, text, to_the_end, until};
 use futures_util::StreamExt;
 use hyper::StatusCode;
 use lap_core::error::ErrorKind;
@@ -242,6 +242,30 @@ async fn a_reader_reattaches_anywhere_and_misses_nothing() {
         harness.attach(at, 0, fresh_turn()).await.err().unwrap().kind(),
         ErrorKind::NotFound
     );
+    running.sandboxd.stop().await;
+}
+
+#[tokio::test]
+async fn the_stream_of_a_turn_ends_with_the_turn() {
+    let model = Model::start([say("short")]).await;
+    let place = Place::new();
+    let running = place.start(&model.base, json!({})).await.opened().await;
+    let parts = json!([{"type": "text", "text": "x"}]);
+    let turn = json!({"turn": fresh_turn().to_string(), "fence": 1, "parts": parts, "deadline_ms": 60_000});
+    let token = running.contact.token.expose().to_owned();
+    let (status, stream) = raw_text(
+        &running,
+        "POST",
+        "/lap/turns",
+        Some(&token),
+        turn.to_string().into_bytes(),
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    let last = stream.trim_end().lines().last().unwrap();
+    assert!(last.contains("\"type\":\"turn.finished\""), "{last}");
+    // A stream that waits for its next comment instead of the turn's end would have one.
+    assert!(!stream.contains(": alive"), "{stream}");
     running.sandboxd.stop().await;
 }
 

@@ -242,7 +242,7 @@ pub(crate) fn survivors(sandbox: SandboxId) -> usize {
     String::from_utf8(alive.stdout).unwrap().trim().parse().unwrap()
 }
 
-/// A call of a plain HTTP client.
+/// A call of a plain HTTP client; the answer as JSON.
 pub(crate) async fn raw(
     running: &Running<'_>,
     method: &str,
@@ -250,6 +250,18 @@ pub(crate) async fn raw(
     token: Option<&str>,
     body: Vec<u8>,
 ) -> (StatusCode, Value) {
+    let (status, text) = raw_text(running, method, path, token, body).await;
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// A call of a plain HTTP client; the whole answer as text.
+pub(crate) async fn raw_text(
+    running: &Running<'_>,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Vec<u8>,
+) -> (StatusCode, String) {
     let client = Client::builder(TokioExecutor::new()).build_http();
     let mut request = Request::builder()
         .method(method)
@@ -263,7 +275,7 @@ pub(crate) async fn raw(
         .unwrap();
     let status = answer.status();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    (status, String::from_utf8_lossy(&body).into_owned())
 }
 
 /// The same with this sandbox's token and a JSON body.

@@ -175,6 +175,7 @@ async fn a_model_error_fails_the_turn_with_its_message_and_the_session_goes_on()
         Line::Refuse(500, json!({"error": {"message": "kaputt"}}).to_string()),
         Line::Refuse(401, json!({"error": {"message": "bad key"}}).to_string()),
         Line::Break("half".to_owned()),
+        Line::Cut("half".to_owned()),
         say("well"),
     ])
     .await;
@@ -184,6 +185,7 @@ async fn a_model_error_fails_the_turn_with_its_message_and_the_session_goes_on()
         "the model gateway answered 500: kaputt",
         "the model gateway answered 401: bad key",
         "broke off",
+        "broke off before its end",
     ] {
         let (events, outcome) = running.turn(&delivery("go")).await;
         assert_eq!(outcome.state, TurnState::Failed);

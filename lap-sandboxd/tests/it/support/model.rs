@@ -29,6 +29,8 @@ pub(crate) enum Line {
     Hang(String),
     /// Says this, then breaks the connection off.
     Break(String),
+    /// Says this and ends the answer as if it were complete, without having said why it stops.
+    Cut(String),
     /// Accepts the request and never answers.
     Silence,
     /// Answers in one JSON body, as gateways do that cannot stream.
@@ -131,6 +133,7 @@ async fn answer(State(state): State<Arc<Inner>>, headers: HeaderMap, body: Bytes
             });
             sse(Body::from_stream(first.chain(end)))
         }
+        Line::Cut(text) => sse(Body::from(chunk(json!({"content": text}), None))),
         Line::Silence => {
             let _guard = Dropped(state);
             std::future::pending().await
