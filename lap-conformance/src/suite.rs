@@ -77,6 +77,7 @@ macro_rules! __store_laws {
                 a_turn_accepted_while_its_item_is_held_is_not_lost,
                 turns_are_listed_in_pages;
             outcomes: a_turn_finishes_exactly_once,
+                a_conclusion_is_whole_or_nothing,
                 an_outcome_is_kept,
                 the_next_turn_starts_with_the_finish,
                 a_stale_hold_cannot_touch_a_turn,

@@ -98,7 +98,7 @@ async fn append_all(tx: &mut Tx, appends: Vec<Append>) -> Answer<Vec<Appended>> 
     Ok(answers)
 }
 
-async fn append(tx: &mut Tx, append: Append) -> Answer<Appended> {
+pub(crate) async fn append(tx: &mut Tx, append: Append) -> Answer<Appended> {
     let session = append.session;
     let exists = sql("SELECT 1 FROM lap_event_heads WHERE session = ?1").bind(session.to_string());
     if tx.first(exists).await?.is_none() {

@@ -6,7 +6,7 @@ use lap_core::error::{Error, Result};
 use lap_core::event::NewEvent;
 use lap_core::id::{SessionId, TurnId};
 use lap_core::store::{
-    Aborting, Accept, Accepted, Finish, Finished, Hold, NewTurn, TurnQuery, Turns, WorkKind,
+    Aborting, Accept, Accepted, Append, Appended, Finish, Finished, Hold, NewTurn, TurnQuery, Turns, WorkKind,
 };
 use lap_core::turn::{Outcome, Turn, TurnState, Usage, preview};
 use sqlx::sqlite::SqliteRow;
@@ -31,14 +31,14 @@ impl Turns for SqliteStore {
             .await
     }
 
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        terminal(&finish)?;
+        self.write("conclude turn", move |tx| conclude_turn(tx, last, finish).boxed())
+            .await
+    }
+
     async fn finish(&self, finish: Finish) -> Result<Finished> {
-        if !finish.outcome.state.is_terminal() {
-            return Err(Error::invalid(
-                "finish turn",
-                "outcome",
-                "a turn ends in a terminal state",
-            ));
-        }
+        terminal(&finish)?;
         self.write("finish turn", move |tx| finish_turn(tx, finish).boxed())
             .await
     }
@@ -55,6 +55,31 @@ impl Turns for SqliteStore {
     async fn list_turns(&self, query: TurnQuery) -> Result<Vec<Turn>> {
         self.read("list turns", move |link| list(link, query).boxed())
             .await
+    }
+}
+
+fn terminal(finish: &Finish) -> Result<()> {
+    if finish.outcome.state.is_terminal() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "finish turn",
+        "outcome",
+        "a turn ends in a terminal state",
+    ))
+}
+
+/// Whether the end could be stored is asked before anything is written, because a refusal changes nothing.
+async fn conclude_turn(tx: &mut Tx, last: Append, finish: Finish) -> Answer<Finished> {
+    let is_open = find(tx, finish.turn)
+        .await?
+        .is_some_and(|turn| turn.state.is_open());
+    if !is_open || !work::is_held(tx, &finish.hold).await? {
+        return Ok(Finished::Stale);
+    }
+    match events::append(tx, last).await? {
+        Appended::Done(_) => finish_turn(tx, finish).await,
+        _ => Ok(Finished::Stale),
     }
 }
 

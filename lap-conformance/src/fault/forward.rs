@@ -123,6 +123,10 @@ impl<S: Store + ?Sized> Turns for Faulty<S> {
         self.call("begin", self.inner.begin(session, hold)).await
     }
 
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        self.call("conclude", self.inner.conclude(last, finish)).await
+    }
+
     async fn finish(&self, finish: Finish) -> Result<Finished> {
         self.call("finish", self.inner.finish(finish)).await
     }

@@ -89,6 +89,9 @@ pub async fn a_ready_session_starts_its_first_turn(subject: &StoreUnderTest) {
 pub async fn a_ready_session_has_its_sandbox(subject: &StoreUnderTest) {
     let scene = Scene::new(subject);
     let (session, hold) = scene.creating().await;
+    scene
+        .stepped(session.id, &hold, phase(Phase::CloningRepo, "90 %"))
+        .await;
     scene.pass(Duration::from_secs(60)).await;
     let (ready, started) = scene.stepped(session.id, &hold, scene.ready_step()).await;
     assert_eq!(started, None, "no turn was queued");
@@ -97,6 +100,7 @@ pub async fn a_ready_session_has_its_sandbox(subject: &StoreUnderTest) {
         (ready.state, ready.phase),
         (SessionState::Ready, Some(Phase::Ready))
     );
+    assert_eq!(ready.phase_detail, None, "the detail was of an earlier phase");
     assert_eq!(ready.conversation.as_deref(), Some("ses_1"));
     assert_eq!(ready.address.as_deref(), Some("127.0.0.1:4097"));
     assert_eq!(

@@ -246,6 +246,17 @@ pub async fn the_first_append_of_a_turn_says_that_it_runs(subject: &StoreUnderTe
         TurnState::Queued,
         "a queued turn does not run"
     );
+    let (sent, _) = scene.started(scene.ready().await.id).await;
+    let foreign = Append {
+        running: Some(sent.id),
+        ..append(session, &["foreign"])
+    };
+    scene.store.append(vec![foreign]).await.unwrap();
+    assert_eq!(
+        scene.turn(sent.id).await.state,
+        TurnState::Sending,
+        "another session's turn is left alone"
+    );
 }
 
 /// In a batch each entry has its own answer: a stale one, or one without a session, does not stop the others.

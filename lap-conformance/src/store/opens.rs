@@ -137,6 +137,7 @@ pub async fn a_warm_open_claims_and_holds(subject: &StoreUnderTest) {
             (SandboxState::Claimed, Some(opened.session.id))
         );
         assert_eq!(opened.sandbox.address.as_deref(), Some("127.0.0.1:4096"));
+        assert_eq!(opened.session.address, opened.sandbox.address);
         assert_eq!(scene.sandbox(expected).await, opened.sandbox);
         let work = opened.work.expect("the opener reaches it");
         assert_eq!((work.hold.worker, work.place), (scene.worker, Some(place)));

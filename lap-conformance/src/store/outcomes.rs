@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lap_core::ErrorKind;
-use lap_core::store::{Append, Appended, Finish, Finished, Hold, WorkKind};
+use lap_core::event::NewEvent;
+use lap_core::store::{Append, Appended, Finish, Finished, Hold, Ingest, WorkKind};
 use lap_core::turn::{Outcome, TurnState, Usage};
 use serde_json::json;
 
@@ -233,6 +234,12 @@ pub async fn a_taken_over_turn_is_begun_again(subject: &StoreUnderTest) {
         matches!(answer, Finished::Done(_, Some(_))),
         "and goes on with the queue: {answer:?}"
     );
+    let held = scene.store.held(taken.hold.worker).await.unwrap();
+    assert_eq!(
+        (held.len(), held[0].attempts),
+        (1, 1),
+        "the end of one turn forgets its attempts"
+    );
 }
 
 /// A turn ends in a terminal state or not at all, and only an open turn is finished.
@@ -338,4 +345,64 @@ pub async fn an_abort_of_the_open_turn_is_asked_once(subject: &StoreUnderTest) {
     };
     let answer = scene.store.finish(finish).await.unwrap();
     assert!(matches!(answer, Finished::Done(done, Some(_)) if done.state == TurnState::Aborted));
+}
+
+/// The last events of a turn and its outcome are one commit; a refusal changes nothing of either.
+pub async fn a_conclusion_is_whole_or_nothing(subject: &StoreUnderTest) {
+    let scene = Scene::new(subject);
+    let session = scene.ready().await;
+    let (turn, item) = scene.started(session.id).await;
+    let source = session.sandbox.unwrap();
+    let last = |expected, hold: &Hold| Append {
+        session: session.id,
+        hold: Some(hold.clone()),
+        ingest: Some(Ingest {
+            source,
+            expected,
+            cursor: 7,
+        }),
+        running: Some(turn.id),
+        events: vec![NewEvent {
+            kind: "said".to_owned(),
+            turn: Some(turn.id),
+            body: json!({}),
+            origin: Some(7),
+        }],
+    };
+    let finish = Finish {
+        turn: turn.id,
+        hold: item.hold.clone(),
+        outcome: Outcome::failed("enough"),
+    };
+    let before = scene.story(session.id).await;
+    let stale = Hold {
+        fence: item.hold.fence + 1,
+        ..item.hold.clone()
+    };
+    let late = Finish {
+        hold: stale.clone(),
+        ..finish.clone()
+    };
+    for (last, finish) in [(last(0, &item.hold), late), (last(5, &item.hold), finish.clone())] {
+        assert_eq!(scene.store.conclude(last, finish).await.unwrap(), Finished::Stale);
+    }
+    assert_eq!(scene.story(session.id).await, before);
+    assert_eq!(scene.store.cursor(session.id, source).await.unwrap(), 0);
+    let done = scene
+        .store
+        .conclude(last(0, &item.hold), finish.clone())
+        .await
+        .unwrap();
+    assert!(
+        matches!(done, Finished::Done(ref ended, None) if ended.state == TurnState::Failed),
+        "{done:?}"
+    );
+    let story = scene.story(session.id).await;
+    assert_eq!(story[before.len()..], ["turn.running", "said", "turn.finished"]);
+    assert_eq!(scene.store.cursor(session.id, source).await.unwrap(), 7);
+    assert_eq!(
+        scene.store.conclude(last(7, &item.hold), finish).await.unwrap(),
+        Finished::Stale
+    );
+    assert_eq!(scene.story(session.id).await, story);
 }

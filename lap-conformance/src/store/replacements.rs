@@ -48,6 +48,7 @@ pub async fn a_broken_sandbox_is_replaced_by_a_warm_one(subject: &StoreUnderTest
     );
     let after = scene.session(session.id).await;
     assert_eq!((after.state, after.sandbox), (SessionState::Creating, Some(warm)));
+    assert_eq!(after.address, new.address);
     assert_eq!(
         scene.store.bring_up(session.id).await.unwrap().unwrap().sandbox,
         new

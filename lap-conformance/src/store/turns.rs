@@ -89,6 +89,20 @@ pub async fn turns_wait_while_a_session_is_creating(subject: &StoreUnderTest) {
     );
     let held = scene.store.held(scene.worker).await.unwrap();
     assert_eq!(held.iter().map(|item| &item.hold).collect::<Vec<_>>(), [&hold]);
+    let early = NewWork {
+        kind: WorkKind::Turn,
+        key: session.id.to_string(),
+        place: None,
+        after: Duration::ZERO,
+    };
+    scene.store.enqueue(vec![early]).await.unwrap();
+    let early = scene.take(&[WorkKind::Turn]).await.remove(0);
+    let begun = scene.store.begin(session.id, &early.hold).await.unwrap();
+    assert_eq!(
+        (begun, scene.turn(turn.id).await),
+        (None, turn),
+        "not even early work begins it"
+    );
 }
 
 /// No more turns than the limit may wait. A refused turn leaves nothing, and its key is not remembered.

@@ -213,11 +213,11 @@ pub async fn a_take_respects_kinds_and_places(subject: &StoreUnderTest) {
 /// What has been due longest is taken first.
 pub async fn a_take_prefers_the_longest_due(subject: &StoreUnderTest) {
     let scene = Scene::new(subject);
-    for (key, after) in [("second", 2), ("third", 3), ("first", 1)] {
+    for (key, after) in [("a", 3), ("b", 1), ("c", 2)] {
         scene.enqueue(key, Duration::from_secs(after)).await;
     }
     scene.pass(MINUTE).await;
-    for expected in ["first", "second", "third"] {
+    for expected in ["b", "c", "a"] {
         let take = Take {
             worker: scene.worker,
             kinds: vec![KIND],

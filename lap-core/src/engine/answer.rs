@@ -21,7 +21,11 @@ impl Engine {
         let (sandbox, address) = match (session.state, session.sandbox, &session.address) {
             (SessionState::Ready, Some(sandbox), Some(address)) => (sandbox, address),
             (SessionState::Creating, ..) => {
-                return Err(Error::new(ErrorKind::WrongState, ANSWER, "the session is not ready yet"));
+                return Err(Error::new(
+                    ErrorKind::WrongState,
+                    ANSWER,
+                    "the session is not ready yet",
+                ));
             }
             _ => return Err(Error::new(ErrorKind::Gone, ANSWER, "the session has ended")),
         };

@@ -7,7 +7,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::run_turn::{End, Run, outcome};
+use super::run_turn::{End, Run};
 use super::runs::Signals;
 use crate::error::{ErrorKind, Result};
 use crate::event::NewEvent;
@@ -67,7 +67,7 @@ impl<'a> Pump<'a> {
                 }
                 () = tokio::time::sleep_until(give_up) => {
                     if let Some((_, outcome)) = self.stop_at.take() {
-                        return Ok(if self.flush().await? { End::Outcome(Box::new(outcome)) } else { End::NotOurs });
+                        return Ok(End::Outcome(Box::new(outcome), self.last()));
                     }
                     self.stop(Outcome::failed("the turn took longer than the platform allows and was stopped")).await;
                 }
@@ -108,11 +108,7 @@ impl<'a> Pump<'a> {
             // The cursor stays before the end until the outcome is stored: whoever takes over in between finds the
             // end again. Readers learn it from the stored outcome.
             let ended = self.settle(ended.clone());
-            return if self.flush().await? {
-                outcome(ended).map(Some)
-            } else {
-                Ok(Some(End::NotOurs))
-            };
+            return Ok(Some(End::Outcome(Box::new(ended), self.last())));
         }
         self.taken = event.seq;
         let event = Arc::new(event);
@@ -157,16 +153,12 @@ impl<'a> Pump<'a> {
         });
     }
 
-    /// `false` when the hold is lost.
-    async fn flush(&mut self) -> Result<bool> {
+    /// What was taken and is not stored yet.
+    fn last(&mut self) -> Option<Append> {
         self.flush_at = None;
         self.bytes = 0;
-        if self.taken == self.stored {
-            return Ok(true);
-        }
-        let session = self.run.turn.session;
-        let append = Append {
-            session,
+        (self.taken > self.stored).then(|| Append {
+            session: self.run.turn.session,
             hold: Some(self.run.item.hold.clone()),
             ingest: Some(Ingest {
                 source: self.run.sandbox,
@@ -175,6 +167,14 @@ impl<'a> Pump<'a> {
             }),
             running: Some(self.run.turn.id),
             events: std::mem::take(&mut self.batch),
+        })
+    }
+
+    /// `false` when the hold is lost.
+    async fn flush(&mut self) -> Result<bool> {
+        let session = self.run.turn.session;
+        let Some(append) = self.last() else {
+            return Ok(true);
         };
         let mut pause = Duration::from_millis(50);
         loop {
@@ -222,7 +222,7 @@ impl<'a> Pump<'a> {
             if let Some((at, outcome)) = &self.stop_at
                 && Instant::now() >= *at
             {
-                return Ok(Err(End::Outcome(Box::new(outcome.clone()))));
+                return Ok(Err(End::Outcome(Box::new(outcome.clone()), self.last())));
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(1));

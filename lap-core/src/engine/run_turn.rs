@@ -19,7 +19,7 @@ use crate::harness::{Delivery, HarnessEvents, Sent};
 use crate::id::{SandboxId, SessionId};
 use crate::runtime::Endpoint;
 use crate::session::SessionState;
-use crate::store::{Finish, Finished, WorkItem};
+use crate::store::{Append, Finish, Finished, WorkItem};
 use crate::turn::{Outcome, Turn};
 
 /// What the platform waits beyond the deadline that the harness keeps itself.
@@ -29,14 +29,14 @@ const BUSY: Duration = Duration::from_secs(15);
 
 /// How the work on one turn ended.
 pub(super) enum End {
-    /// It has this outcome, which is still to be stored.
-    Outcome(Box<Outcome>),
+    /// It has this outcome, which is still to be stored, after the last events if there are any.
+    Outcome(Box<Outcome>, Option<Append>),
     /// The hold is lost or the session has ended: the outcome is somebody else's.
     NotOurs,
 }
 
 pub(super) fn outcome(outcome: Outcome) -> Result<End> {
-    Ok(End::Outcome(Box::new(outcome)))
+    Ok(End::Outcome(Box::new(outcome), None))
 }
 
 pub(super) async fn run(
@@ -61,7 +61,7 @@ pub(super) async fn run(
             end = deliver(core, item, &turn, is_fresh, signals) => end?,
             () = signals.ended.cancelled() => End::NotOurs,
         };
-        let End::Outcome(outcome) = end else {
+        let End::Outcome(outcome, last) = end else {
             return Ok(Next::Settled);
         };
         metrics::histogram!("turn_duration_seconds").record(started.elapsed());
@@ -70,7 +70,11 @@ pub(super) async fn run(
             hold: item.hold.clone(),
             outcome: *outcome,
         };
-        match core.parts.store.finish(finish).await? {
+        let finished = match last {
+            Some(last) => core.parts.store.conclude(last, finish).await?,
+            None => core.parts.store.finish(finish).await?,
+        };
+        match finished {
             Finished::Done(_, next) => {
                 core.changed(session);
                 match next {
@@ -152,7 +156,7 @@ impl Run<'_> {
         let mut known = if fresh { Some(false) } else { None };
         let mut busy_until = None;
         let mut pause = Duration::from_millis(50);
-        let ended = |reason: Outcome| Ok(Err(End::Outcome(Box::new(reason))));
+        let ended = |reason: Outcome| Ok(Err(End::Outcome(Box::new(reason), None)));
         loop {
             let begun = match known {
                 Some(false) if signals.abort.is_cancelled() => {

@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::Idempotency;
+use super::events::{Append, Appended, Events};
 use super::work::{Hold, WorkItem};
 use crate::error::Result;
 use crate::id::{SessionId, TurnId, WorkerId};
@@ -103,7 +104,7 @@ pub struct TurnQuery {
 
 /// Keeps turns. A session has at most one open turn; the others queue.
 #[async_trait]
-pub trait Turns {
+pub trait Turns: Events + Sync {
     /// The turn is accepted with the next number and its event, or refused; see [`Accepted`]. The session was
     /// seen just now. The same turn id is the same request, also without a key.
     async fn accept(&self, accept: Accept) -> Result<Accepted>;
@@ -117,6 +118,17 @@ pub trait Turns {
     /// # Errors
     /// `Invalid` when the outcome is not a terminal state.
     async fn finish(&self, finish: Finish) -> Result<Finished>;
+
+    /// The last events of a turn and its outcome: as [`Events::append`] of `last` and then
+    /// [`Turns::finish`], and `Stale` when either would be refused. A store that can makes it one commit; the answer
+    /// here makes two, which is right and slower.
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        let appended = self.append(vec![last]).await?;
+        match appended.as_slice() {
+            [Appended::Done(_)] => self.finish(finish).await,
+            _ => Ok(Finished::Stale),
+        }
+    }
 
     /// Stops one turn, or all open and queued ones of the session. A turn that has its outcome is left alone.
     async fn abort(&self, session: SessionId, turn: Option<TurnId>) -> Result<Aborting>;

@@ -39,6 +39,8 @@ defects! {
     PhasesGoBack: phases_only_go_forward;
     ForgetsTheQueueWhenReady: a_ready_session_starts_its_first_turn;
     NeverReaps: a_ready_session_has_its_sandbox;
+    /// The events stay when the outcome is refused.
+    ConcludesInHalves: a_conclusion_is_whole_or_nothing;
     /// Whoever comes is taken for the holder.
     IgnoresFences: a_stale_hold_cannot_advance, a_stale_hold_cannot_touch_a_turn, a_stale_entry_does_not_stop_the_others,
         a_late_replacement_changes_nothing, a_lost_hold_ends_nothing;

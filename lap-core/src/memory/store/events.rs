@@ -37,7 +37,7 @@ fn stored_cursor(tables: &Tables, session: SessionId, source: SandboxId) -> u64 
     tables.cursors.get(&(session, source)).copied().unwrap_or(0)
 }
 
-fn append(tables: &mut Tables, append: Append, now: Timestamp) -> Appended {
+pub(super) fn append(tables: &mut Tables, append: Append, now: Timestamp) -> Appended {
     let session = append.session;
     if tables.session(session).is_none() {
         return Appended::NoSession;

@@ -3,13 +3,16 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::MemoryStore;
+use super::events::append;
 use super::tables::{Request, Tables};
 use crate::error::{Error, Result};
 use crate::event::NewEvent;
 use crate::id::{SessionId, TurnId};
 use crate::sandbox::Place;
 use crate::session::SessionState;
-use crate::store::{Aborting, Accept, Accepted, Finish, Finished, Hold, NewWork, TurnQuery, Turns, WorkKind};
+use crate::store::{
+    Aborting, Accept, Accepted, Append, Appended, Finish, Finished, Hold, NewWork, TurnQuery, Turns, WorkKind,
+};
 use crate::time::Timestamp;
 use crate::turn::{Outcome, Turn, TurnState};
 
@@ -23,14 +26,21 @@ impl Turns for MemoryStore {
         Ok(self.commit(|tables, now| begin(tables, session, hold, now)))
     }
 
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        terminal(&finish)?;
+        Ok(self.commit(|tables, now| {
+            let is_open = tables.turn(finish.turn).is_some_and(|turn| {
+                turn.state.is_open() && tables.holds(&finish.hold, WorkKind::Turn, turn.session)
+            });
+            if !is_open || !matches!(append(tables, last, now), Appended::Done(_)) {
+                return Finished::Stale;
+            }
+            finish_turn(tables, finish, now).unwrap_or(Finished::Stale)
+        }))
+    }
+
     async fn finish(&self, finish: Finish) -> Result<Finished> {
-        if !finish.outcome.state.is_terminal() {
-            return Err(Error::invalid(
-                "finish turn",
-                "outcome",
-                "a turn ends in a terminal state",
-            ));
-        }
+        terminal(&finish)?;
         Ok(self.commit(|tables, now| finish_turn(tables, finish, now).unwrap_or(Finished::Stale)))
     }
 
@@ -50,6 +60,17 @@ impl Turns for MemoryStore {
             later.take(query.limit as usize).cloned().collect()
         }))
     }
+}
+
+fn terminal(finish: &Finish) -> Result<()> {
+    if finish.outcome.state.is_terminal() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "finish turn",
+        "outcome",
+        "a turn ends in a terminal state",
+    ))
 }
 
 fn accept_turn(tables: &mut Tables, accept: Accept, now: Timestamp) -> Accepted {

@@ -61,6 +61,14 @@ impl Turns for Broken {
         Ok(begun)
     }
 
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        if self.is(Defect::ConcludesInHalves) {
+            self.store.append(vec![last]).await?;
+            return self.store.finish(finish).await;
+        }
+        self.store.conclude(last, finish).await
+    }
+
     async fn finish(&self, mut finish: Finish) -> Result<Finished> {
         let stored = self.store.turn(finish.turn).await?;
         if let Some(turn) = &stored {
