@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("lap-core", &[]),
     ("lap-conformance", &["lap-core"]),
     ("lap-store-sqlite", &["lap-core"]),
+    ("lap-store-postgres", &["lap-core"]),
     ("lap-harness", &["lap-core"]),
     ("lap-sandboxd", &["lap-core", "lap-harness"]),
     ("lap-local", &["lap-core"]),

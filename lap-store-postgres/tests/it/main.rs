@@ -1,0 +1,6 @@
+//! The store on a real PostgreSQL. `cargo xtask test` finds or makes one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+mod database;
+mod laws;
