@@ -11,4 +11,4 @@ mod figure;
 mod platform;
 
 pub use figure::Figure;
-pub use platform::{Client, Platform};
+pub use platform::{Client, Platform, server_binary};

@@ -99,7 +99,7 @@ impl Platform {
 }
 
 /// The binary beside this one: `target/<profile>/lap-server`.
-pub(crate) fn server_binary() -> PathBuf {
+pub fn server_binary() -> PathBuf {
     let ours = std::env::current_exe().unwrap();
     let profile = ours.parent().and_then(std::path::Path::parent).unwrap();
     let binary = profile.join("lap-server");
