@@ -38,17 +38,19 @@ pub(crate) async fn send(
     JsonBody(body): JsonBody<MessageBody>,
 ) -> Result<Json<Value>, Problem> {
     let turn = accept(&app, &caller, session, key, body).await?;
-    let turn = app
-        .engine
-        .wait_turn(session, turn.id, app.options.turn_wait)
-        .await?;
+    wait(&app, session, turn.id).await.map(Json)
+}
+
+/// The reply of a turn once it is over.
+pub(crate) async fn wait(app: &App, session: SessionId, turn: TurnId) -> Result<Value, Problem> {
+    let turn = app.engine.wait_turn(session, turn, app.options.turn_wait).await?;
     if !turn.state.is_terminal() && app.engine.ready().await.is_err() {
         let detail =
             "the server is shutting down and the turn goes on; ask again with the same Idempotency-Key";
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         return Err(problem.about_turn(turn.id).with_retry_after(RECONNECT));
     }
-    reply(turn).map(Json)
+    reply(turn)
 }
 
 /// Sends a message and streams what happens until its turn ends: `{type: "ready"}`, `{type: "harness_event", event}`,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::attempts::WrongKeys;
 use crate::auth::Authenticator;
+use crate::catalog::ModelCatalog;
 use crate::peer::Network;
 
 /// Renders the metrics of the process in Prometheus text format.
@@ -51,6 +52,8 @@ pub struct HttpOptions {
     /// Proxies in front of the server. Only their `X-Forwarded-For` is believed. Without them everybody behind a
     /// proxy is one peer.
     pub trusted_proxies: Vec<Network>,
+    /// Reads what the model gateway offers; without it those routes answer 404.
+    pub catalog: Option<Arc<dyn ModelCatalog>>,
     /// Renders `GET /metrics`; without it that route answers 404.
     pub metrics: Option<RenderMetrics>,
 }
@@ -75,6 +78,7 @@ impl HttpOptions {
             allowed_origins: Vec::new(),
             wrong_keys: WrongKeys::default(),
             trusted_proxies: Vec::new(),
+            catalog: None,
             metrics: None,
         }
     }

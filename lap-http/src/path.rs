@@ -22,6 +22,16 @@ pub(crate) struct SessionPath(pub(crate) SessionId);
 #[derive(Debug)]
 pub(crate) struct TurnPath(pub(crate) SessionId, pub(crate) TurnId);
 
+/// The session of the path, and the names that its harness gives to things.
+#[derive(Debug)]
+pub(crate) struct HarnessPath {
+    pub(crate) session: SessionId,
+    /// The conversation, where the path has one.
+    pub(crate) conversation: Option<String>,
+    /// The permission request or question, where the path has one.
+    pub(crate) request: String,
+}
+
 impl FromRequestParts<App> for AgentPath {
     type Rejection = Problem;
 
@@ -47,6 +57,19 @@ impl FromRequestParts<App> for TurnPath {
             names.id("session_id", "session")?,
             names.id("turn_id", "turn")?,
         ))
+    }
+}
+
+impl FromRequestParts<App> for HarnessPath {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let names = Names::of(parts, app).await?;
+        Ok(Self {
+            session: names.id("session_id", "session")?,
+            conversation: names.0.get("conversation").cloned(),
+            request: names.0.get("request").cloned().unwrap_or_default(),
+        })
     }
 }
 

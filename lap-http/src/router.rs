@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
+use axum::routing::any;
 use axum::{Extension, Router};
 use http::StatusCode;
 use lap_core::engine::Engine;
@@ -14,7 +15,10 @@ use crate::body::CarriesAttachments;
 use crate::openapi::{Document, finish, protect};
 use crate::options::HttpOptions;
 use crate::problem::Problem;
-use crate::{agents, auth, events, messages, origin, request, service, sessions, turns};
+use crate::{
+    admin, agents, answers, auth, catalog, events, inspect, messages, opencode, origin, phase, request,
+    service, sessions, turns,
+};
 
 /// The HTTP API of `engine`.
 ///
@@ -32,6 +36,7 @@ pub fn router(engine: Engine, options: HttpOptions) -> Router {
         .route_layer(from_fn_with_state(app.clone(), request::limit_time))
         .merge(layered(uploads()).route_layer(Extension(CarriesAttachments)))
         .merge(layered(streams()))
+        .route(opencode::EVERYTHING_ELSE, any(opencode::not_passed_on))
         // Before any body is read.
         .route_layer(from_fn_with_state(app.clone(), auth::require))
         // Before authentication: a web page of another site learns nothing.
@@ -66,7 +71,27 @@ fn quick() -> OpenApiRouter<App> {
         .routes(routes!(turns::get))
         .routes(routes!(turns::abort))
         .routes(routes!(turns::abort_all))
+        .routes(routes!(answers::answer))
+        .routes(routes!(inspect::log))
+        .routes(routes!(inspect::sandbox_logs))
+        .routes(routes!(inspect::diagnose))
+        .routes(routes!(inspect::interceptions))
+        .routes(routes!(inspect::vault_keys))
+        .routes(routes!(opencode::sessions))
+        .routes(routes!(opencode::session))
+        .routes(routes!(opencode::abort))
+        .routes(routes!(opencode::config))
+        .routes(routes!(opencode::permissions))
+        .routes(routes!(opencode::reply_permission))
+        .routes(routes!(opencode::reply_permission_of_session))
+        .routes(routes!(opencode::questions))
+        .routes(routes!(opencode::reply_question))
+        .routes(routes!(opencode::reject_question))
         .routes(routes!(service::dockerfiles))
+        .routes(routes!(catalog::models))
+        .routes(routes!(catalog::mcp_servers))
+        .routes(routes!(admin::stats))
+        .routes(routes!(admin::k8s))
 }
 
 /// Routes whose body may carry attachments, so it takes time, and which may wait for a turn. They limit the time of
@@ -77,6 +102,8 @@ fn uploads() -> OpenApiRouter<App> {
         .routes(routes!(messages::send))
         .routes(routes!(messages::send_and_stream))
         .routes(routes!(turns::send))
+        .routes(routes!(opencode::messages, opencode::send))
+        .routes(routes!(opencode::prompt))
 }
 
 /// Routes that stream for as long as the client likes.
@@ -84,12 +111,16 @@ fn streams() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(routes!(events::wrapped))
         .routes(routes!(events::raw))
+        .routes(routes!(opencode::event))
+        // Waits for the session to be ready again.
+        .routes(routes!(sessions::restart))
 }
 
 /// Routes for everybody.
 fn public() -> OpenApiRouter<App> {
     OpenApiRouter::default()
         .routes(routes!(service::config))
+        .routes(routes!(phase::report))
         .routes(routes!(service::healthz))
         .routes(routes!(service::readyz))
         .routes(routes!(service::metrics))

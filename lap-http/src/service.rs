@@ -12,6 +12,9 @@ use crate::openapi::Document;
 use crate::problem::Problem;
 use crate::wire::without_credentials;
 
+/// The port of the original's images.
+pub(crate) const CONTAINER_PORT: u16 = 4096;
+
 /// What the web page and clients need to know before they log in.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Config)]
@@ -92,6 +95,6 @@ pub(crate) async fn dockerfiles(State(app): State<App>) -> Json<Vec<Dockerfile>>
     let id = app.engine.settings().default_harness.clone();
     Json(vec![Dockerfile {
         id,
-        container_port: 4096,
+        container_port: CONTAINER_PORT,
     }])
 }

@@ -1,13 +1,15 @@
 //! Sessions: open, list, get, close.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::HeaderName;
+use http::{HeaderName, StatusCode};
 use lap_core::engine::{Closed, OpenSession};
 use lap_core::id::{AgentId, SessionId};
 use lap_core::secret::Secret;
-use lap_core::session::Session;
+use lap_core::session::{Session, SessionState};
 use lap_core::store::SessionQuery;
 
 use crate::app::App;
@@ -22,6 +24,8 @@ use crate::wire::session::{ApiSession, OpenSessionBody, SessionClosed};
 
 const DEFAULT_LIMIT: u32 = 50;
 const MAX_LIMIT: u32 = 200;
+/// How long a restart is waited for.
+const RESTART: Duration = Duration::from_secs(5 * 60);
 
 /// Where a list of sessions goes on: the value for `before`.
 const NEXT_BEFORE: HeaderName = HeaderName::from_static("x-next-before");
@@ -118,6 +122,27 @@ pub(crate) async fn close(
         id: id.to_string(),
         status: status.to_owned(),
     }))
+}
+
+/// Brings a session up again, in a fresh sandbox, with what the platform kept of it; answers when it is ready, or
+/// after five minutes with the session as it is then.
+#[utoipa::path(post, path = "/api/v1/managed_agents/sessions/{session_id}/restart", tag = "sessions",
+    params(("session_id" = String, Path)),
+    responses((status = 200, body = ApiSession), (status = 502, description = "It could not be brought up (`bring_up_failed`)")))]
+pub(crate) async fn restart(
+    State(app): State<App>,
+    Authenticated(caller): Authenticated,
+    SessionPath(id): SessionPath,
+) -> Result<Json<ApiSession>, Problem> {
+    app.in_time(app.engine.restart(&caller, id)).await?;
+    let session = app.engine.wait_session(id, RESTART).await?;
+    if session.state == SessionState::Failed {
+        let reason = session
+            .failure
+            .unwrap_or_else(|| "the session could not be brought up".to_owned());
+        return Err(Problem::new(StatusCode::BAD_GATEWAY, "bring_up_failed", reason));
+    }
+    Ok(Json(shown(&app, session)))
 }
 
 fn shown(app: &App, session: Session) -> ApiSession {

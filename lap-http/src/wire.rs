@@ -3,9 +3,12 @@
 
 pub(crate) mod agent;
 pub(crate) mod attachment;
+pub(crate) mod diagnosis;
 pub(crate) mod frame;
 pub(crate) mod message;
+pub(crate) mod opencode;
 pub(crate) mod session;
+pub(crate) mod timeline;
 pub(crate) mod turn;
 
 use serde::{Deserialize, Deserializer};

@@ -23,6 +23,16 @@ pub(crate) struct MessageBody {
 }
 
 impl MessageBody {
+    /// A message of these parts.
+    pub(crate) const fn of_parts(parts: Vec<Map<String, Value>>, model: Option<String>) -> Self {
+        Self {
+            text: None,
+            parts: Some(parts),
+            attachments: None,
+            model,
+        }
+    }
+
     /// The parts that go to the harness.
     pub(crate) fn parts(self) -> Result<Vec<Value>, Problem> {
         let attachments = self.attachments.unwrap_or_default();

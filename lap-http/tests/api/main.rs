@@ -7,6 +7,8 @@ mod agents;
 mod bad_input;
 mod conversation;
 mod description;
+mod inspection;
+mod opencode;
 mod requests;
 mod sessions;
 mod streams;
