@@ -17,7 +17,12 @@ const BACKLOG: usize = 512;
 pub(super) enum Live {
     /// A harness said this just now. It is not stored yet, and it is not the end of a turn: that is told by the stored
     /// event alone, so that it has an id and comes once.
-    Said(Arc<HarnessEvent>),
+    Said {
+        /// What it said.
+        event: Arc<HarnessEvent>,
+        /// Its journal has nothing for readers between this number and the event.
+        since: u64,
+    },
     /// This was stored just now.
     Stored(Arc<Event>),
     /// Something was stored. Look.
@@ -43,8 +48,11 @@ impl LiveHub {
             .subscribe()
     }
 
-    pub(super) fn say(&self, session: SessionId, event: &Arc<HarnessEvent>) {
-        self.send(session, || Live::Said(Arc::clone(event)));
+    pub(super) fn say(&self, session: SessionId, event: &Arc<HarnessEvent>, since: u64) {
+        self.send(session, || Live::Said {
+            event: Arc::clone(event),
+            since,
+        });
     }
 
     pub(super) fn stored(&self, session: SessionId, events: Vec<Event>) {

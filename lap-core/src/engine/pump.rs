@@ -31,6 +31,8 @@ pub(super) struct Pump<'a> {
     stored: u64,
     /// What was taken from the stream.
     taken: u64,
+    /// The last of it that was for readers.
+    said: u64,
     batch: Vec<NewEvent>,
     bytes: usize,
     flush_at: Option<Instant>,
@@ -46,6 +48,7 @@ impl<'a> Pump<'a> {
             signals,
             stored: cursor,
             taken: cursor,
+            said: cursor,
             batch: Vec::new(),
             bytes: 0,
             flush_at: None,
@@ -112,7 +115,11 @@ impl<'a> Pump<'a> {
         }
         self.taken = event.seq;
         let event = Arc::new(event);
-        self.run.core.live.say(self.run.turn.session, &event);
+        self.run.core.live.say(
+            self.run.turn.session,
+            &event,
+            std::mem::replace(&mut self.said, event.seq),
+        );
         self.gather(&event);
         if self.bytes >= FLUSH_BYTES && !self.flush().await? {
             return Ok(Some(End::NotOurs));

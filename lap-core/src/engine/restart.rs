@@ -88,7 +88,7 @@ impl Engine {
                     () = self.core.draining.cancelled() => return Ok(session),
                 };
                 match heard {
-                    Ok(Live::Said(_) | Live::Stored(_)) => {}
+                    Ok(Live::Said { .. } | Live::Stored(_)) => {}
                     Ok(Live::Look) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => live = self.core.live.subscribe(id),
                 }

@@ -114,7 +114,7 @@ impl Engine {
                 };
                 match heard {
                     // Only transitions matter here; what the harness says comes many times a second.
-                    Ok(Live::Said(_) | Live::Stored(_)) => {}
+                    Ok(Live::Said { .. } | Live::Stored(_)) => {}
                     Ok(Live::Look) | Err(RecvError::Lagged(_)) => break,
                     Err(RecvError::Closed) => live = self.core.live.subscribe(session),
                 }

@@ -87,11 +87,14 @@ impl Engine {
             .ok_or_else(|| Error::not_found("stream events", "session", session))?
             .head;
         let last = after.unwrap_or(head).min(head);
+        let stored_to = self.core.journal_of(session, last).await?;
         let reader = Reader {
             core: Arc::clone(&self.core),
             session,
             live,
             last,
+            stored_to,
+            live_since: 0,
             seen_live: 0,
             behind: true,
             ready: VecDeque::new(),
@@ -104,12 +107,38 @@ impl Engine {
     }
 }
 
+impl Core {
+    /// The journal number of the last event up to this id that came from a harness; 0 when none of the last few did.
+    /// Then the reader gets some events a second time, which does no harm.
+    async fn journal_of(&self, session: SessionId, last: u64) -> Result<u64> {
+        const FEW: u32 = 16;
+        if last == 0 {
+            return Ok(0);
+        }
+        let before = last.saturating_sub(FEW.into());
+        let page = self.parts.store.events(session, before, FEW).await?;
+        let events = page.map(|page| page.events).unwrap_or_default();
+        let of_this_sandbox = events
+            .iter()
+            .rev()
+            .take_while(|event| event.origin.is_some() || event.kind != "session.ready");
+        Ok(of_this_sandbox
+            .filter_map(|event| event.origin)
+            .next()
+            .unwrap_or(0))
+    }
+}
+
 struct Reader {
     core: Arc<Core>,
     session: SessionId,
     live: Receiver<Live>,
     /// The last stored event this reader got.
     last: u64,
+    /// The journal number of the last stored event this reader got; 0 when there is none or it is not known.
+    stored_to: u64,
+    /// The reader got live everything after this journal number, up to `seen_live`.
+    live_since: u64,
     /// The last journal number this reader got live.
     seen_live: u64,
     /// The store may have more.
@@ -175,7 +204,7 @@ impl Reader {
             heard = self.live.recv() => heard,
         };
         match heard {
-            Ok(Live::Said(event)) => self.say(&event),
+            Ok(Live::Said { event, since }) => self.say(&event, since),
             Ok(Live::Stored(event)) if event.id == self.last + 1 => self.pass((*event).clone()),
             Ok(Live::Stored(event)) => self.behind |= event.id > self.last,
             Ok(Live::Look) | Err(RecvError::Lagged(_)) => self.behind = true,
@@ -186,9 +215,13 @@ impl Reader {
         }
     }
 
-    fn say(&mut self, event: &HarnessEvent) {
-        if event.seq <= self.seen_live {
+    fn say(&mut self, event: &HarnessEvent, since: u64) {
+        if event.seq <= self.seen_live.max(self.stored_to) {
             return;
+        }
+        if since > self.seen_live {
+            // Something was said before this reader listened, or while it was too slow.
+            self.live_since = since;
         }
         self.seen_live = event.seq;
         self.ready.push_back(StreamItem::Live {
@@ -205,9 +238,14 @@ impl Reader {
         self.last = event.id;
         if event.origin.is_none() && event.kind == "session.ready" {
             // Another sandbox has a journal of its own. A harness cannot say this: its events have an origin.
-            self.seen_live = 0;
+            (self.stored_to, self.live_since, self.seen_live) = (0, 0, 0);
         }
-        let seen = event.origin.is_some_and(|origin| origin <= self.seen_live);
+        // A stored event may hold several of the journal: all after the one stored before, up to its origin.
+        let before = self.stored_to;
+        let seen = event.origin.is_some_and(|origin| {
+            self.stored_to = origin;
+            self.live_since <= before && origin <= self.seen_live
+        });
         self.ready.push_back(if seen {
             StreamItem::Passed { id: event.id }
         } else {
