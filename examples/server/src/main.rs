@@ -2,6 +2,7 @@
 
 mod assemble;
 mod banner;
+mod catalog;
 mod child;
 mod command;
 mod config;

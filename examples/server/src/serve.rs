@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::assemble::{Assembled, assemble};
+use crate::catalog::Catalog;
 use crate::command::{VERSION, print};
 use crate::config::Config;
 use crate::listen::{self, Limits};
@@ -51,6 +52,7 @@ async fn serve(config: Config) -> Result<ExitCode, String> {
         .map_err(|error| error.to_string())?;
     let assembled = assemble(&config).await.map_err(|error| chain(&error))?;
     let mut options = http_options(&config);
+    options.catalog = Some(std::sync::Arc::new(Catalog::of(&config.gateway)?));
     options.metrics = Some(std::sync::Arc::new(move || metrics.render()));
     let app = lap_http::router(assembled.engine.clone(), options);
     let shutdown = CancellationToken::new();

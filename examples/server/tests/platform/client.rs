@@ -48,6 +48,11 @@ impl Client {
             .header("content-type", "application/json")
     }
 
+    /// The answer without its body, for streams.
+    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> http::Response<hyper::body::Incoming> {
+        self.http.request(request).await.unwrap()
+    }
+
     pub(crate) async fn try_send(&self, request: Request<Full<Bytes>>) -> Result<Answer, String> {
         let response = self
             .http

@@ -10,3 +10,4 @@ mod model;
 mod refusals;
 mod secrets;
 mod server;
+mod surface;

@@ -5,9 +5,6 @@ use std::time::{Duration, Instant};
 use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use lap_core::secret::Secret;
 
 use super::Finding;
@@ -63,21 +60,7 @@ async fn ask(address: &str, key: &Secret) -> Result<StatusCode, String> {
         .header(header::AUTHORIZATION, bearer)
         .body(Empty::<Bytes>::new());
     let request = request.map_err(|_| "the address cannot be used".to_owned())?;
-    let provider = rustls::crypto::ring::default_provider();
-    let tls = rustls::ClientConfig::builder_with_provider(provider.into())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    // The system's authorities first: gateways inside a company often have a certificate of their own.
-    let tls = match tls.clone().with_native_roots() {
-        Ok(tls) => tls.with_no_client_auth(),
-        Err(_) => tls.with_webpki_roots().with_no_client_auth(),
-    };
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(tls)
-        .https_or_http()
-        .enable_http1()
-        .build();
-    let client = Client::builder(TokioExecutor::new()).build(connector);
+    let client = crate::catalog::client().map_err(|error| error.to_string())?;
     match client.request(request).await {
         Ok(response) => Ok(response.status()),
         Err(error) => Err(root_cause(&error)),
