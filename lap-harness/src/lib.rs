@@ -11,6 +11,7 @@ pub mod limits;
 pub mod names;
 pub mod opening;
 pub mod problem;
+pub mod snapshot;
 pub mod sse;
 pub mod turn;
 

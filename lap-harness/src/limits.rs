@@ -12,6 +12,9 @@ pub const MAX_EVENT_BYTES: usize = MAX_LINE_BYTES - 64 * 1024;
 /// The largest body of a request or of an answer that is not a stream, in bytes.
 pub const MAX_BODY_BYTES: usize = 16 << 20;
 
+/// The largest snapshot, in bytes as it is stored.
+pub const MAX_SNAPSHOT_BYTES: usize = 64 << 20;
+
 /// The longest a caller may ask `/lap/health` to wait.
 pub const MAX_HEALTH_WAIT: Duration = Duration::from_secs(60);
 

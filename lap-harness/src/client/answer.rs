@@ -20,7 +20,16 @@ const MAX_DETAIL: usize = 2000;
 
 /// The whole body, at most [`MAX_BODY_BYTES`].
 pub(super) async fn body(operation: &'static str, answer: Response<Incoming>) -> Result<Bytes> {
-    let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect();
+    body_within(operation, answer, MAX_BODY_BYTES).await
+}
+
+/// The whole body, at most `limit` bytes.
+pub(super) async fn body_within(
+    operation: &'static str,
+    answer: Response<Incoming>,
+    limit: usize,
+) -> Result<Bytes> {
+    let body = Limited::new(answer.into_body(), limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {

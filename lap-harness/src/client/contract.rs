@@ -8,6 +8,7 @@ use lap_core::blueprint::LateBindable;
 use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::harness::{
     Contact, Delivery, Harness, HarnessEvent, HarnessEvents, OpenConversation, Probe, Readiness, Sent,
+    Snapshot,
 };
 use lap_core::id::{SessionId, TurnId};
 use lap_core::session::Phase;
@@ -57,6 +58,14 @@ impl Harness for SandboxdHarness {
             }
             Err(refused) => Err(refused.into()),
         }
+    }
+
+    async fn snapshot(&self, at: &Contact, limit_bytes: usize) -> Result<Snapshot> {
+        self.take_snapshot(at, limit_bytes).await
+    }
+
+    async fn restore(&self, at: &Contact, fence: u64, snapshot: &Snapshot) -> Result<Vec<String>> {
+        self.restore_snapshot(at, fence, snapshot).await
     }
 
     async fn send(&self, at: &Contact, delivery: &Delivery) -> Result<Sent> {

@@ -2,6 +2,7 @@
 
 mod answer;
 mod contract;
+mod snapshot;
 mod stream;
 
 use std::time::Duration;
