@@ -13,3 +13,4 @@ mod requests;
 mod sessions;
 mod streams;
 mod support;
+mod wire;
