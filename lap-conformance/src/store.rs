@@ -2,6 +2,7 @@
 //!
 //! A law panics when it is broken. Its first line of documentation is the law.
 
+pub mod aborts;
 pub mod agent_lists;
 pub mod agents;
 pub mod bring_up;
@@ -11,6 +12,7 @@ pub mod events;
 pub mod installation;
 pub mod opens;
 pub mod outcomes;
+pub mod reach;
 pub mod records;
 pub mod repetition;
 pub mod replacements;

@@ -73,9 +73,10 @@ macro_rules! __store_laws {
                 a_repeated_turn_is_replayed,
                 concurrent_repetitions_accept_one_turn,
                 turn_numbers_have_no_gaps,
-                a_far_turn_is_left_to_its_place,
                 a_turn_accepted_while_its_item_is_held_is_not_lost,
                 turns_are_listed_in_pages;
+            reach: a_far_turn_is_left_to_its_place,
+                a_turn_in_the_cluster_is_its_acceptors;
             outcomes: a_turn_finishes_exactly_once,
                 a_conclusion_is_whole_or_nothing,
                 an_outcome_is_kept,
@@ -83,8 +84,8 @@ macro_rules! __store_laws {
                 a_stale_hold_cannot_touch_a_turn,
                 a_foreign_hold_cannot_touch_a_turn,
                 a_taken_over_turn_is_begun_again,
-                only_an_open_turn_gets_a_terminal_outcome,
-                an_abort_ends_queued_turns,
+                only_an_open_turn_gets_a_terminal_outcome;
+            aborts: an_abort_ends_queued_turns,
                 an_abort_of_the_open_turn_is_asked_once;
             endings: an_ended_session_is_dead_with_its_turns,
                 an_ended_sessions_sandbox_is_cleaned_up,
@@ -94,6 +95,7 @@ macro_rules! __store_laws {
                 a_sign_of_life_postpones_the_idle_end,
                 sessions_are_listed_newest_first;
             revivals: an_ended_session_is_revived,
+                a_revived_session_goes_on,
                 a_ready_session_is_ended_before_it_is_revived,
                 a_revival_claims_a_warm_sandbox,
                 concurrent_revivals_revive_once,

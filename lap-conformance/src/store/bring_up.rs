@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lap_core::sandbox::SandboxState;
 use lap_core::session::{EndedBy, Phase, SessionState};
-use lap_core::store::{Advanced, Open, Step, WorkKind};
+use lap_core::store::{Advanced, NewWork, Open, Step, WorkKind};
 use lap_core::turn::TurnState;
 
 use crate::StoreUnderTest;
@@ -225,5 +225,15 @@ pub async fn a_bring_up_ends_once(subject: &StoreUnderTest) {
         }
         assert_eq!(scene.session(session.id).await, ended);
         assert_eq!(scene.snapshot().await, before, "a late step changes nothing");
+        let late = NewWork {
+            kind: WorkKind::BringUp,
+            key: session.id.to_string(),
+            place: None,
+            after: Duration::ZERO,
+        };
+        scene.store.enqueue(vec![late]).await.unwrap();
+        let late = scene.take(&[WorkKind::BringUp]).await.remove(0);
+        let answer = scene.advance(session.id, &late.hold, scene.ready_step()).await;
+        assert_eq!(answer, Advanced::Stale, "not even late work brings it up again");
     }
 }

@@ -32,6 +32,15 @@ impl Scene<'_> {
         }
     }
 
+    /// A session that could not be brought up, with a turn that failed with it.
+    pub(crate) async fn failed(&self) -> Session {
+        let (session, hold) = self.creating().await;
+        self.queued(session.id).await;
+        self.stepped(session.id, &hold, Step::Failed("no".to_owned()))
+            .await
+            .0
+    }
+
     pub(crate) async fn dead(&self) -> Session {
         let session = self.ready().await;
         let end = End {
@@ -45,16 +54,10 @@ impl Scene<'_> {
     }
 }
 
-/// A failed or dead session is creating again with another sandbox, and its log and its numbers go on.
+/// A failed or dead session is creating again, in another sandbox, and nothing is left of its end.
 pub async fn an_ended_session_is_revived(subject: &StoreUnderTest) {
     let scene = Scene::new(subject);
-    let (failed, hold) = scene.creating().await;
-    scene.queued(failed.id).await;
-    let (failed, _) = scene
-        .stepped(failed.id, &hold, Step::Failed("no".to_owned()))
-        .await;
-    for ended in [failed, scene.dead().await] {
-        let (log, turns) = (scene.events(ended.id).await, scene.turns(ended.id).await);
+    for ended in [scene.failed().await, scene.dead().await] {
         scene.pass(Duration::from_secs(60)).await;
         let revive = scene.new_revive(&ended);
         let answer = scene.store.revive(revive.clone()).await.unwrap();
@@ -78,16 +81,23 @@ pub async fn an_ended_session_is_revived(subject: &StoreUnderTest) {
         );
         assert!(session.state_since > ended.state_since && session.created_at == ended.created_at);
 
-        assert_eq!(
-            (opened.sandbox.id, session.sandbox),
-            (revive.cold_sandbox, Some(revive.cold_sandbox))
-        );
-        assert_eq!(opened.sandbox, scene.sandbox(revive.cold_sandbox).await);
+        let cold = revive.cold_sandbox;
+        assert_eq!((opened.sandbox.id, session.sandbox), (cold, Some(cold)));
+        assert_eq!(opened.sandbox, scene.sandbox(cold).await);
         assert_eq!(
             (opened.sandbox.state, opened.sandbox.session),
             (SandboxState::Provisioning, Some(session.id))
         );
-        let events = scene.events(session.id).await;
+    }
+}
+
+/// The log and the numbers of a revived session go on, and its bring-up is held as after an open.
+pub async fn a_revived_session_goes_on(subject: &StoreUnderTest) {
+    let scene = Scene::new(subject);
+    for ended in [scene.failed().await, scene.dead().await] {
+        let (log, turns) = (scene.events(ended.id).await, scene.turns(ended.id).await);
+        let opened = scene.revived(&ended).await;
+        let events = scene.events(ended.id).await;
         assert_eq!(events[..log.len()], log[..], "the log goes on");
         let news: Vec<_> = events[log.len()..]
             .iter()
@@ -95,19 +105,20 @@ pub async fn an_ended_session_is_revived(subject: &StoreUnderTest) {
             .collect();
         assert_eq!(news, ["session.restarted"]);
 
-        let work = opened.work.expect("the bring-up is held as after an open");
+        let work = opened.work.expect("the reviver reaches a cold sandbox");
         assert_eq!(
             (work.hold.kind, work.key()),
-            (WorkKind::BringUp, session.id.to_string().as_str())
+            (WorkKind::BringUp, ended.id.to_string().as_str())
         );
-        assert_eq!(scene.store.held(scene.worker).await.unwrap(), [work.clone()]);
-        let queued = scene.queued(session.id).await;
+        let held = scene.store.held(scene.worker).await.unwrap();
+        assert_eq!(held, std::slice::from_ref(&work));
+        let queued = scene.queued(ended.id).await;
         assert_eq!(
             queued.number,
             turns.len() as u64 + 1,
             "and so do the numbers of turns"
         );
-        let (ready, started) = scene.stepped(session.id, &work.hold, scene.ready_step()).await;
+        let (ready, started) = scene.stepped(ended.id, &work.hold, scene.ready_step()).await;
         let (turn, item) = started.expect("a turn was queued");
         assert_eq!((ready.state, turn.id), (SessionState::Ready, queued.id));
         let finish = Finish {
@@ -186,6 +197,7 @@ pub async fn a_revival_claims_a_warm_sandbox(subject: &StoreUnderTest) {
         panic!("two were warm: {answer:?}")
     };
     assert_eq!((opened.sandbox.id, opened.session.sandbox), (older, Some(older)));
+    assert_eq!(opened.session.address, opened.sandbox.address);
     assert_eq!(
         (opened.sandbox.state, opened.sandbox.session),
         (SandboxState::Claimed, Some(ended.id))

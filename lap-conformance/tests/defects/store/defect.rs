@@ -60,6 +60,8 @@ defects! {
     AcceptsTwice: a_repeated_write_of_a_turn_changes_nothing;
     /// The turn is given to its acceptor whether it reaches the sandbox or not.
     TakesFarTurns: a_far_turn_is_left_to_its_place;
+    /// Only the acceptor's own place is within its reach.
+    IgnoresTheCluster: a_turn_in_the_cluster_is_its_acceptors;
     NumbersHaveGaps: turn_numbers_have_no_gaps;
     /// A done item is gone whatever was enqueued meanwhile.
     LosesEnqueuesWhileHeld: a_turn_accepted_while_its_item_is_held_is_not_lost, an_item_enqueued_while_held_comes_again,
@@ -88,6 +90,8 @@ defects! {
     // Revivals.
     /// The attempt is not counted.
     RevivesInPlace: an_ended_session_is_revived;
+    /// The bring-up is left to whoever comes.
+    RevivesForOthers: a_revived_session_goes_on;
     /// A ready session loses its sandbox instead of being ended.
     RevivesOverTurns: a_ready_session_is_ended_before_it_is_revived;
     RevivesColdOnly: a_revival_claims_a_warm_sandbox;

@@ -121,6 +121,12 @@ impl Sessions for Broken {
                 opened.session.attempt -= 1;
                 Revived::Cold(opened)
             }
+            (Revived::Cold(mut opened), Defect::RevivesForOthers) => {
+                self.store
+                    .again(&opened.work.take().unwrap(), Duration::ZERO)
+                    .await?;
+                Revived::Cold(opened)
+            }
             (Revived::AgentGone, Defect::RevivesTheDeleted) => Revived::Creating(stored.unwrap()),
             (answer, _) => answer,
         })

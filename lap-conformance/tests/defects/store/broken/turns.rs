@@ -2,9 +2,10 @@ use async_trait::async_trait;
 use lap_core::error::Result;
 use lap_core::event::NewEvent;
 use lap_core::id::{SessionId, TurnId};
+use lap_core::sandbox::Place;
 use lap_core::store::{
     Aborting, Accept, Accepted, Append, Events, Finish, Finished, Hold, NewTurn, Sandboxes, Sessions,
-    TurnQuery, Turns,
+    TurnQuery, Turns, Work,
 };
 use lap_core::time::Clock;
 use lap_core::turn::{Turn, TurnState, Usage};
@@ -36,6 +37,12 @@ impl Turns for Broken {
         let (session, turn) = (accept.session, accept.turn.clone());
         Ok(match (self.store.accept(accept).await?, self.defect) {
             (Accepted::Started(turn, _), Defect::QueuesEverything) => Accepted::Queued(turn),
+            (Accepted::Started(turn, Some(item)), Defect::IgnoresTheCluster)
+                if item.place == Some(Place::Cluster) =>
+            {
+                self.store.again(&item, std::time::Duration::ZERO).await?;
+                Accepted::Started(turn, None)
+            }
             (Accepted::Queued(turn), Defect::StartsEverything) => Accepted::Started(turn, None),
             (Accepted::Ended(_), Defect::AcceptsAfterTheEnd) => {
                 Accepted::Queued(self.invented(session, turn))
