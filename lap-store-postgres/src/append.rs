@@ -99,7 +99,7 @@ async fn all_waves(tx: &mut Tx, waves: Vec<Vec<Append>>) -> Answer<Vec<Appended>
     Ok(answers)
 }
 
-async fn one_wave(link: &mut Link, wave: Vec<Append>) -> Answer<Vec<Appended>> {
+pub(crate) async fn one_wave(link: &mut Link, wave: Vec<Append>) -> Answer<Vec<Appended>> {
     let rows = link.all(statement(&wave)?).await?;
     let mut answers = Vec::with_capacity(wave.len());
     for (row, append) in rows.iter().zip(wave) {

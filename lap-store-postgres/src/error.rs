@@ -15,6 +15,8 @@ pub(crate) enum Failure {
     Sql(sqlx::Error),
     /// Somebody else was faster in a way that this attempt could not see. Nothing was changed; the next attempt sees it.
     Race,
+    /// A hold was lost in the middle of a transaction, which must not stay. The method answers that it was late.
+    Stale,
     /// The platform's own answer.
     Refused(Error),
 }
@@ -73,10 +75,16 @@ impl Failure {
         self.database().and_then(DatabaseError::code).as_deref() == Some("25006")
     }
 
-    /// Whether this unique index refused a row.
-    pub(crate) fn is_duplicate_in(&self, index: &str) -> bool {
+    /// Whether one of these unique indexes refused a row.
+    pub(crate) fn is_duplicate_in(&self, indexes: &[&str]) -> bool {
+        let is_named = |name: &str| indexes.contains(&name);
         self.database()
-            .is_some_and(|error| error.is_unique_violation() && error.constraint() == Some(index))
+            .is_some_and(|error| error.is_unique_violation() && error.constraint().is_some_and(is_named))
+    }
+
+    /// Whether the statement has undone itself.
+    pub(crate) fn is_division_by_zero(&self) -> bool {
+        self.database().and_then(DatabaseError::code).as_deref() == Some("22012")
     }
 
     /// The platform's error during `operation`.
@@ -88,6 +96,7 @@ impl Failure {
                 operation,
                 "too many others changed the same thing at the same time",
             ),
+            Self::Stale => Error::new(ErrorKind::Stale, operation, "a newer owner has taken over"),
             Self::Refused(error) => error,
         }
     }

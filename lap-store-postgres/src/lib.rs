@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! Writes lock in one order: sessions (by id), their work, sandboxes and turns, the log. PostgreSQL ends one of two
-//! transactions that wait for each other all the same; it is then repeated.
+//! Writes lock in one order: the work of a session, the head of its log, then its other rows; several sessions by id.
+//! Where PostgreSQL ends one of two transactions that wait for each other all the same, that one is repeated.
 
 mod accept;
 mod advance;
@@ -27,6 +27,7 @@ mod connections;
 mod ending;
 mod error;
 mod events;
+mod finish;
 mod hints;
 mod idempotency;
 mod installation;

@@ -76,12 +76,15 @@ async fn migrate(connection: &mut PgConnection, names: &Names) -> Answer<Migrate
 
 /// The schema's version; 0 when there is none.
 async fn version(connection: &mut PgConnection, names: &Names) -> Answer<i64> {
-    let table: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
-        .bind(format!("\"{}\".migrations", names.schema()))
+    // Asked of the catalogue's tables: `to_regclass` may answer from a cache that is older than the lock.
+    let text = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                WHERE n.nspname = $1 AND c.relname = 'migrations')";
+    let exists: bool = sqlx::query_scalar(text)
+        .bind(names.schema())
         .persistent(false)
         .fetch_one(&mut *connection)
         .await?;
-    if table.is_none() {
+    if !exists {
         return Ok(0);
     }
     // This table keeps its shape for ever, because older versions read it.

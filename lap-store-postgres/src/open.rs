@@ -94,7 +94,7 @@ pub(crate) type Outcome = (Opened, Option<i64>);
 pub(crate) async fn open(link: &mut Link, opening: Opening) -> Answer<Outcome> {
     let open = &opening.open;
     let row = match link.one(statement(&opening)?).await {
-        Err(failure) if failure.is_duplicate_in("sessions_pkey") => return Err(in_use()),
+        Err(failure) if failure.is_duplicate_in(&OF_A_SESSION) => return Err(in_use()),
         row => row?,
     };
     if let Some(before) = row.maybe_id("prev")? {
@@ -116,6 +116,17 @@ pub(crate) async fn open(link: &mut Link, opening: Opening) -> Answer<Outcome> {
         None => Err(Failure::Race),
     }
 }
+
+/// The indexes that refuse a session's id that is in use. Which of them does is not determined.
+const OF_A_SESSION: [&str; 7] = [
+    "sessions_pkey",
+    "openings_pkey",
+    "heads_pkey",
+    "events_pkey",
+    "work_pkey",
+    "turns_number",
+    "sandboxes_live",
+];
 
 fn in_use() -> Failure {
     let kind = lap_core::error::ErrorKind::WrongState;

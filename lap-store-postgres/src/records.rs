@@ -100,7 +100,7 @@ async fn save(tx: &mut Tx, new: NewRecord, version: u64) -> Answer<Record> {
     match tx.first(upsert).await {
         Ok(Some(row)) => record(&row),
         Ok(None) => Err(Failure::Race),
-        Err(failure) if failure.is_duplicate_in("records_key") => Err(Failure::Race),
+        Err(failure) if failure.is_duplicate_in(&["records_key"]) => Err(Failure::Race),
         Err(failure) => Err(failure),
     }
 }

@@ -124,12 +124,19 @@ pub(crate) async fn find(link: &mut Link, id: SessionId) -> Answer<Option<Sessio
     row.as_ref().map(session).transpose()
 }
 
+/// The session's work first, then the head of its log: that is the order in which every write locks. The count makes
+/// the head wait for the work.
+pub(crate) const LOCK: &str = "\
+WITH work AS MATERIALIZED (\
+    SELECT 1 FROM lap.work WHERE key = $2 AND kind IN ('bring_up', 'reap', 'turn') ORDER BY kind FOR NO KEY UPDATE) \
+SELECT 1 FROM lap.heads WHERE session = $1 AND (SELECT count(*) FROM work) >= 0 FOR NO KEY UPDATE";
+
 /// Whoever changes a session, its turns or its sandbox in several statements holds this lock first. So transitions of
 /// a session follow one another, and each statement after this one sees all that was committed before. `false` when
 /// there is no such session.
 pub(crate) async fn lock(tx: &mut Tx, id: SessionId) -> Answer<bool> {
-    let select = sql("SELECT 1 FROM lap.sessions WHERE id = $1 FOR NO KEY UPDATE");
-    Ok(tx.first(select.bind(id.as_uuid())).await?.is_some())
+    let select = sql(LOCK).bind(id.as_uuid()).bind(id.to_string());
+    Ok(tx.first(select).await?.is_some())
 }
 
 /// The sandbox is read after its session: it may be in a later state, and is never another's.

@@ -63,6 +63,8 @@ impl PostgresOptions {
         })?;
         Ok(options
             .application_name(&self.application_name)
+            // Nothing here depends on it, and poolers refuse it.
+            .extra_float_digits(None)
             .statement_cache_capacity(200)
             .disable_statement_logging())
     }

@@ -2,26 +2,26 @@
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use lap_core::error::{Error, Result};
+use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::event::NewEvent;
 use lap_core::id::{SessionId, TurnId};
 use lap_core::store::{
-    Aborting, Accept, Accepted, Finish, Finished, Hold, NewTurn, TurnQuery, Turns, WorkKind,
+    Aborting, Accept, Accepted, Append, Finish, Finished, Hold, TurnQuery, Turns, WorkKind,
 };
-use lap_core::turn::{Outcome, Turn, TurnState, Usage, preview};
+use lap_core::turn::{Outcome, Turn, TurnState, Usage};
 use sqlx::postgres::PgRow;
 
-use crate::error::{Answer, Failure};
+use crate::error::Answer;
 use crate::link::{Link, Tx, sql};
 use crate::row::{Columns as _, clean, json_text, stored};
 use crate::store::PostgresStore;
-use crate::{accept, events, sessions, work};
+use crate::{accept, events, finish, sessions, work};
 
 #[async_trait]
 impl Turns for PostgresStore {
     async fn accept(&self, accept: Accept) -> Result<Accepted> {
         self.core()
-            .write("accept turn", accept, |tx, accept| accept::accept(tx, accept).boxed())
+            .ask("accept turn", accept, |link, accept| accept::accept(link, accept).boxed())
             .await
     }
 
@@ -33,16 +33,22 @@ impl Turns for PostgresStore {
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished> {
-        if !finish.outcome.state.is_terminal() {
-            return Err(Error::invalid(
-                "finish turn",
-                "outcome",
-                "a turn ends in a terminal state",
-            ));
-        }
+        terminal(&finish)?;
         self.core()
-            .write("finish turn", finish, |tx, finish| finish_turn(tx, finish).boxed())
+            .ask("finish turn", finish, |link, finish| finish::finish(link, finish).boxed())
             .await
+    }
+
+    async fn conclude(&self, last: Append, finish: Finish) -> Result<Finished> {
+        terminal(&finish)?;
+        let concluded = self
+            .core()
+            .write("conclude turn", (last, finish), |tx, end| finish::conclude(tx, end).boxed())
+            .await;
+        match concluded {
+            Err(error) if error.kind() == ErrorKind::Stale => Ok(Finished::Stale),
+            concluded => concluded,
+        }
     }
 
     async fn abort(&self, session: SessionId, turn: Option<TurnId>) -> Result<Aborting> {
@@ -62,6 +68,17 @@ impl Turns for PostgresStore {
             .ask("list turns", query, |link, query| list(link, query).boxed())
             .await
     }
+}
+
+fn terminal(finish: &Finish) -> Result<()> {
+    if finish.outcome.state.is_terminal() {
+        return Ok(());
+    }
+    Err(Error::invalid(
+        "finish turn",
+        "outcome",
+        "a turn ends in a terminal state",
+    ))
 }
 
 pub(crate) fn turn(row: &PgRow) -> Answer<Turn> {
@@ -114,45 +131,6 @@ pub(crate) async fn unfinished(tx: &mut Tx, session: SessionId) -> Answer<Vec<Tu
         .collect()
 }
 
-/// Makes a queued turn. Its event is [`NewEvent::turn_accepted`].
-pub(crate) async fn queue(tx: &mut Tx, session: SessionId, number: u64, new: NewTurn) -> Answer<Turn> {
-    let insert = "INSERT INTO lap.turns (id, session, number, state, parts, model, created_by, created_at) \
-                  VALUES ($1, $2, $3, 'queued', $4, $5, $6, $7) RETURNING *";
-    let insert = sql(insert)
-        .bind(new.id.as_uuid())
-        .bind(session.as_uuid())
-        .bind(stored(number))
-        .bind(json_text(&new.parts)?)
-        .bind(new.model.map(clean))
-        .bind(clean(new.created_by))
-        .bind(tx.now.unix_millis());
-    match tx.one(insert).await {
-        Ok(row) => turn(&row),
-        // The same turn was accepted meanwhile, for another session. The next attempt finds it.
-        Err(failure) if failure.is_duplicate_in("turns_pkey") => Err(Failure::Race),
-        Err(failure) => Err(failure),
-    }
-}
-
-/// The session was seen, and shows its first text.
-pub(crate) async fn note_accepted(tx: &mut Tx, turn: &Turn) -> Answer<()> {
-    let update = "UPDATE lap.sessions SET last_seen_at = $2, preview = coalesce(preview, $3) WHERE id = $1";
-    let update = sql(update)
-        .bind(turn.session.as_uuid())
-        .bind(tx.now.unix_millis())
-        .bind(preview(&turn.parts).map(clean));
-    tx.run(update).await.map(drop)
-}
-
-/// queued -> sending.
-pub(crate) async fn start(tx: &mut Tx, id: TurnId) -> Answer<Turn> {
-    let update = "UPDATE lap.turns SET state = 'sending', started_at = $2 WHERE id = $1 RETURNING *";
-    turn(
-        &tx.one(sql(update).bind(id.as_uuid()).bind(tx.now.unix_millis()))
-            .await?,
-    )
-}
-
 /// The first queued turn of a ready session is sending.
 pub(crate) async fn start_next(tx: &mut Tx, session: SessionId) -> Answer<Option<Turn>> {
     let update = "UPDATE lap.turns SET state = 'sending', started_at = $2 WHERE id = \
@@ -197,32 +175,6 @@ async fn begin(tx: &mut Tx, (session, hold): (SessionId, Hold)) -> Answer<Option
         return turn(&row).map(Some);
     }
     start_next(tx, session).await
-}
-
-async fn finish_turn(tx: &mut Tx, finish: Finish) -> Answer<Finished> {
-    let Some(session) = find(&mut tx.link, finish.turn).await?.map(|turn| turn.session) else {
-        return Ok(Finished::Stale);
-    };
-    sessions::lock(tx, session).await?;
-    if !work::holds(tx, &finish.hold, WorkKind::Turn, session).await? {
-        return Ok(Finished::Stale);
-    }
-    // Again, under the lock.
-    let turn = find(&mut tx.link, finish.turn).await?;
-    if !turn.is_some_and(|turn| turn.state.is_open()) {
-        return Ok(Finished::Stale);
-    }
-    let turn = conclude(tx, finish.turn, finish.outcome).await?;
-    let seen = sql("UPDATE lap.sessions SET last_seen_at = $2 WHERE id = $1");
-    tx.run(seen.bind(session.as_uuid()).bind(tx.now.unix_millis()))
-        .await?;
-    let next = start_next(tx, session).await?;
-    match &next {
-        Some(_) => work::go_on(tx, &finish.hold).await?,
-        None => work::complete(tx, &finish.hold).await?,
-    }
-    events::log(tx, session, vec![NewEvent::turn_finished(&turn)]).await?;
-    Ok(Finished::Done(turn, next))
 }
 
 async fn abort(tx: &mut Tx, (session, only): (SessionId, Option<TurnId>)) -> Answer<Aborting> {

@@ -231,13 +231,6 @@ pub(crate) async fn complete(tx: &mut Tx, hold: &Hold) -> Answer<()> {
     tx.run(under(delete, hold)).await.map(drop)
 }
 
-/// A held item goes on with the next turn of its session.
-pub(crate) async fn go_on(tx: &mut Tx, hold: &Hold) -> Answer<()> {
-    let update =
-        "UPDATE lap.work SET attempts = 1 WHERE kind = $1 AND key = $2 AND owner = $3 AND fence = $4";
-    tx.run(under(update, hold)).await.map(drop)
-}
-
 /// Removes every item about a session that has ended. Whoever holds one finds that it is lost.
 pub(crate) async fn remove_of_session(tx: &mut Tx, session: SessionId) -> Answer<()> {
     let delete = "DELETE FROM lap.work WHERE key = $1 AND kind IN ('bring_up', 'turn', 'reap')";

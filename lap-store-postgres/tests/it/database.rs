@@ -54,8 +54,8 @@ impl Place {
         self.stop_clock().await;
         let schema = self.schema.clone();
         let advance = move |by: Duration| {
-            let update = format!("UPDATE {schema}.test_clock SET ms = ms + {}", by.as_millis());
-            async move { run(&update).await }
+            let schema = schema.clone();
+            async move { pass(&schema, by).await }
         };
         StoreUnderTest::new(Arc::new(store), advance).keeping(self)
     }
@@ -105,6 +105,11 @@ pub(crate) async fn link() -> PgConnection {
         .connect()
         .await
         .unwrap()
+}
+
+/// Moves the stopped clock of a schema.
+pub(crate) async fn pass(schema: &str, by: Duration) {
+    run(&format!("UPDATE {schema}.test_clock SET ms = ms + {}", by.as_millis())).await;
 }
 
 async fn run(text: &str) {

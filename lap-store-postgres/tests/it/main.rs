@@ -2,5 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod agreement;
+mod cost;
 mod database;
+mod hints;
 mod laws;
+mod migrations;
+mod plans;
+mod pooler;
+mod scene;
