@@ -48,7 +48,7 @@ impl Engine {
         self.core.tasks.spawn(async move {
             for _ in 0..TRIES {
                 if let Some(signals) = core.runs.signals(WorkKind::Turn, &key) {
-                    signals.abort.cancel();
+                    signals.stop(turn);
                     return;
                 }
                 if let Some((sandbox, address)) = &target

@@ -19,7 +19,9 @@ use crate::turn::{Outcome, TurnState};
 const FLUSH_AFTER: Duration = Duration::from_millis(50);
 const FLUSH_BYTES: usize = 4096;
 /// How long a harness may take to end a turn that it was told to stop.
-const ABORT_GRACE: Duration = Duration::from_secs(10);
+pub(super) const ABORT_GRACE: Duration = Duration::from_secs(10);
+
+pub(super) const UNCONFIRMED: &str = "the turn was stopped; the harness did not confirm it";
 
 const DELTA: &str = "message.part.delta";
 
@@ -65,8 +67,8 @@ impl<'a> Pump<'a> {
             tokio::select! {
                 biased;
                 // The talk comes last, so that no harness can talk its way past a stop or a deadline.
-                () = self.signals.abort.cancelled(), if self.stop_at.is_none() => {
-                    self.stop(Outcome::aborted("the turn was stopped; the harness did not confirm it")).await;
+                () = self.signals.stopped(self.run.turn.id), if self.stop_at.is_none() => {
+                    self.stop(Outcome::aborted(UNCONFIRMED)).await;
                 }
                 () = tokio::time::sleep_until(give_up) => {
                     if let Some((_, outcome)) = self.stop_at.take() {
@@ -225,6 +227,9 @@ impl<'a> Pump<'a> {
                         return Ok(Err(end));
                     }
                 }
+            }
+            if self.stop_at.is_none() && self.signals.is_stopped(self.run.turn.id) {
+                self.stop(Outcome::aborted(UNCONFIRMED)).await;
             }
             if let Some((at, outcome)) = &self.stop_at
                 && Instant::now() >= *at

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::core::Core;
-use super::pump::Pump;
+use super::pump::{ABORT_GRACE, Pump, UNCONFIRMED};
 use super::runs::Signals;
 use super::watch;
 use super::work::Next;
@@ -24,6 +24,8 @@ use crate::turn::{Outcome, Turn};
 
 /// What the platform waits beyond the deadline that the harness keeps itself.
 const GRACE: Duration = Duration::from_secs(10);
+/// How often a worker looks whether someone asked to stop its turn, when no hint says so.
+const LOOK: Duration = Duration::from_secs(15);
 /// How long a harness may still be busy with an earlier turn.
 const BUSY: Duration = Duration::from_secs(15);
 
@@ -60,6 +62,7 @@ pub(super) async fn run(
             biased;
             end = deliver(core, item, &turn, is_fresh, signals) => end?,
             () = signals.ended.cancelled() => End::NotOurs,
+            end = heed(core, &turn, signals) => end,
         };
         let End::Outcome(outcome, last) = end else {
             return Ok(Next::Settled);
@@ -83,6 +86,24 @@ pub(super) async fn run(
                 }
             }
             Finished::Stale => return Ok(Next::Settled),
+        }
+    }
+}
+
+/// Heeds what was asked for in another process: its hint may be lost, and the process too. Returns when the turn has
+/// its outcome from elsewhere.
+async fn heed(core: &Core, turn: &Turn, signals: &Signals) -> End {
+    loop {
+        tokio::select! {
+            biased;
+            () = signals.changed.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        match core.parts.store.turn(turn.id).await {
+            Ok(Some(stored)) if stored.state.is_terminal() => return End::NotOurs,
+            Ok(Some(stored)) if stored.abort_requested => signals.stop(turn.id),
+            // The next look finds out.
+            Ok(_) | Err(_) => {}
         }
     }
 }
@@ -127,7 +148,7 @@ async fn deliver(
     };
     let cursor = core.parts.store.cursor(turn.session, sandbox).await?;
     if turn.abort_requested {
-        signals.abort.cancel();
+        signals.stop(turn.id);
     }
     match run.begin(fresh, cursor, signals).await? {
         Ok(events) => Pump::new(&run, cursor, signals).run(events).await,
@@ -154,12 +175,12 @@ impl Run<'_> {
     /// The harness works on the turn, or the turn has ended before it could.
     async fn begin(&self, fresh: bool, cursor: u64, signals: &Signals) -> Result<Result<HarnessEvents, End>> {
         let mut known = if fresh { Some(false) } else { None };
-        let mut busy_until = None;
+        let (mut busy_until, mut stop_by) = (None, None);
         let mut pause = Duration::from_millis(50);
         let ended = |reason: Outcome| Ok(Err(End::Outcome(Box::new(reason), None)));
         loop {
             let begun = match known {
-                Some(false) if signals.abort.is_cancelled() => {
+                Some(false) if signals.is_stopped(self.turn.id) => {
                     return ended(Outcome::aborted("the turn was stopped before it was sent"));
                 }
                 Some(false) => self.send().await,
@@ -182,6 +203,11 @@ impl Run<'_> {
                     known = None;
                     if let Some(end) = self.unreachable(&error).await? {
                         return Ok(Err(end));
+                    }
+                    if signals.is_stopped(self.turn.id)
+                        && Instant::now() >= *stop_by.get_or_insert(Instant::now() + ABORT_GRACE)
+                    {
+                        return ended(Outcome::aborted(UNCONFIRMED));
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));

@@ -1,20 +1,42 @@
 //! The work items that run in this process, and the signals to them.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::id::SessionId;
+use crate::id::{SessionId, TurnId};
 use crate::store::{Hold, WorkKind};
 
 /// Signals to a running handler. They are hints: the store has the truth.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Signals {
-    /// Someone asked to stop the open turn.
-    pub(super) abort: CancellationToken,
     /// The session has ended; the handler's writes would be refused.
     pub(super) ended: CancellationToken,
+    /// Something about the session changed elsewhere.
+    pub(super) changed: Arc<Notify>,
+    /// The open turn that someone asked to stop. A run goes from turn to turn, and only this one is meant.
+    stop: watch::Sender<Option<TurnId>>,
+}
+
+impl Signals {
+    /// Someone asked to stop this turn.
+    pub(super) fn stop(&self, turn: TurnId) {
+        self.stop.send_replace(Some(turn));
+    }
+
+    /// Whether someone asked to stop this turn.
+    pub(super) fn is_stopped(&self, turn: TurnId) -> bool {
+        *self.stop.borrow() == Some(turn)
+    }
+
+    /// Returns when someone asked to stop this turn.
+    pub(super) async fn stopped(&self, turn: TurnId) {
+        let mut stop = self.stop.subscribe();
+        // The sender is in `self`, so it cannot be gone.
+        let _ = stop.wait_for(|stop| *stop == Some(turn)).await;
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +103,13 @@ impl Runs {
             if let Some(signals) = self.signals(kind, &session.to_string()) {
                 signals.ended.cancel();
             }
+        }
+    }
+
+    /// Something about the session changed elsewhere: its turn looks at the store.
+    pub(super) fn look(&self, session: SessionId) {
+        if let Some(signals) = self.signals(WorkKind::Turn, &session.to_string()) {
+            signals.changed.notify_one();
         }
     }
 

@@ -124,7 +124,10 @@ pub(super) async fn listen(core: Arc<Core>) {
         match hint {
             Some(Hint::Work) => core.wake.notify_one(),
             Some(Hint::Session { from, .. }) if from == core.worker.id => {}
-            Some(Hint::Session { session, .. }) => core.live.look(session),
+            Some(Hint::Session { session, .. }) => {
+                core.live.look(session);
+                core.runs.look(session);
+            }
             Some(Hint::Missed) => {
                 core.wake.notify_one();
                 core.live.look_everywhere();
