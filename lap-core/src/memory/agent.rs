@@ -3,11 +3,12 @@
 mod script;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::stream;
 use serde_json::Value;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -20,8 +21,8 @@ use crate::turn::Outcome;
 #[derive(Debug, Clone)]
 pub(super) struct Agent {
     inside: Arc<Mutex<Inside>>,
-    /// The number of the newest journal entry; readers wait for it to change.
-    head: Arc<watch::Sender<u64>>,
+    /// Wakes readers of the journal, in the order in which they came, so that a seed reproduces a simulation.
+    news: Arc<Notify>,
     /// Cancelled when the sandbox ends or the agent is replaced.
     stopped: CancellationToken,
 }
@@ -61,7 +62,7 @@ impl Default for Agent {
     fn default() -> Self {
         Self {
             inside: Arc::default(),
-            head: Arc::new(watch::Sender::new(0)),
+            news: Arc::default(),
             stopped: CancellationToken::new(),
         }
     }
@@ -176,7 +177,6 @@ impl Agent {
 
     /// The journal after `after`, up to the outcome of `turn`. It breaks when the sandbox ends.
     pub(super) fn events(&self, after: u64, turn: TurnId) -> HarnessEvents {
-        let head = self.head.subscribe();
         let is_outcome = |event: &HarnessEvent| event.outcome.is_some() && event.turn == Some(turn);
         let has_ended = self
             .inside()
@@ -185,7 +185,6 @@ impl Agent {
             .any(|event| event.seq <= after && is_outcome(event));
         let reader = Reader {
             agent: self.clone(),
-            head,
             after,
             turn,
             has_ended,
@@ -210,7 +209,7 @@ impl Agent {
             outcome,
         });
         drop(inside);
-        self.head.send_replace(seq);
+        self.news.notify_waiters();
     }
 
     fn inside(&self) -> MutexGuard<'_, Inside> {
@@ -221,7 +220,6 @@ impl Agent {
 /// One stream of the journal.
 struct Reader {
     agent: Agent,
-    head: watch::Receiver<u64>,
     after: u64,
     turn: TurnId,
     has_ended: bool,
@@ -238,7 +236,9 @@ impl Reader {
                     "the connection broke",
                 )));
             }
-            self.head.mark_unchanged();
+            let news = Arc::clone(&self.agent.news);
+            let mut news = pin!(news.notified());
+            news.as_mut().enable();
             if let Some(event) = self.following() {
                 self.after = event.seq;
                 self.has_ended = event.outcome.is_some() && event.turn == Some(self.turn);
@@ -246,7 +246,7 @@ impl Reader {
             }
             tokio::select! {
                 biased;
-                _ = self.head.changed() => {}
+                () = news => {}
                 () = self.agent.stopped.cancelled() => {}
             }
         }
