@@ -6,6 +6,7 @@
 )]
 
 mod framing;
+mod laws;
 mod life;
 mod process;
 mod relay;
