@@ -9,6 +9,7 @@
     reason = "a benchmark that cannot go on ends, and it prints"
 )]
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
@@ -79,6 +80,7 @@ async fn message_overhead(platform: &Platform, path: &str, rounds: usize) {
         ask(platform, &platform.contact(sandbox, &address)).await;
         direct.add(start.elapsed());
     }
+    floor(rounds).print("floor: two commits of 4 KiB, flushed to the same disk");
     direct.print("message, sandboxd asked directly");
     through.print("message, through the platform");
     let added = through.quantile(0.5).saturating_sub(direct.quantile(0.5));
@@ -88,6 +90,21 @@ async fn message_overhead(platform: &Platform, path: &str, rounds: usize) {
     );
     close(platform, &ours).await;
     close(platform, &plain).await;
+}
+
+/// A message is two commits in SQLite. This is what two flushes cost by themselves.
+fn floor(rounds: usize) -> Figure {
+    let mut file = tempfile::tempfile().unwrap();
+    let mut times = Figure::default();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        for _ in 0..2 {
+            file.write_all(&[7; 4096]).unwrap();
+            file.sync_data().unwrap();
+        }
+        times.add(start.elapsed());
+    }
+    times
 }
 
 async fn open_ready(platform: &Platform, path: &str) -> Value {
