@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lap_core::capability::Isolation;
 use lap_core::id::{Entropy, InstanceId, SystemEntropy};
 use lap_core::time::{Clock, SystemClock};
 
@@ -30,6 +31,36 @@ impl Default for StartLimits {
     }
 }
 
+/// How much of the machine one sandbox may take. A limit that is `None` is not set.
+///
+/// Where the server's control group is delegated to it (cgroup v2 with the controllers `memory` and `pids`) the kernel
+/// enforces these. Elsewhere the sandbox is measured once a second and killed with a reason when it has more; for a
+/// moment it can then have more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResourceLimits {
+    /// Memory of all its processes together, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// How many processes it may have.
+    pub processes: Option<u32>,
+}
+
+impl Default for ResourceLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: Some(4 << 30),
+            processes: Some(512),
+        }
+    }
+}
+
+impl ResourceLimits {
+    /// No limits.
+    pub const NONE: Self = Self {
+        memory_bytes: None,
+        processes: None,
+    };
+}
+
 /// What a [`LocalRuntime`](crate::LocalRuntime) is made from.
 ///
 /// ```
@@ -48,6 +79,10 @@ pub struct LocalConfig {
     pub(crate) instance: InstanceId,
     pub(crate) environment: BTreeMap<OsString, OsString>,
     pub(crate) limits: StartLimits,
+    pub(crate) resources: ResourceLimits,
+    pub(crate) isolation: Isolation,
+    pub(crate) without_bubblewrap: bool,
+    pub(crate) visible: Vec<PathBuf>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
 }
@@ -62,6 +97,10 @@ impl LocalConfig {
             instance,
             environment: BTreeMap::new(),
             limits: StartLimits::default(),
+            resources: ResourceLimits::default(),
+            isolation: Isolation::None,
+            without_bubblewrap: false,
+            visible: Vec::new(),
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
         }
@@ -93,6 +132,36 @@ impl LocalConfig {
     #[must_use]
     pub const fn with_limits(mut self, limits: StartLimits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// How much of the machine one sandbox may take.
+    #[must_use]
+    pub const fn with_resources(mut self, resources: ResourceLimits) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// How sandboxes are kept apart: `None` or `UserNamespaces`. A runtime that cannot do what is asked does not open;
+    /// [`isolation::available`](crate::isolation::available) tells beforehand.
+    #[must_use]
+    pub const fn with_isolation(mut self, isolation: Isolation) -> Self {
+        self.isolation = isolation;
+        self
+    }
+
+    /// Isolates with `unshare` even where bubblewrap is installed.
+    #[must_use]
+    pub const fn without_bubblewrap(mut self) -> Self {
+        self.without_bubblewrap = true;
+        self
+    }
+
+    /// What an isolated sandbox sees read-only besides the system: where harnesses are installed, for example. Paths are
+    /// absolute. Whatever lies there can be read by every agent.
+    #[must_use]
+    pub fn with_visible(mut self, paths: impl IntoIterator<Item = impl Into<PathBuf>>) -> Self {
+        self.visible = paths.into_iter().map(Into::into).collect();
         self
     }
 

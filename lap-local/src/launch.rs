@@ -130,7 +130,7 @@ async fn start(shared: &Arc<Shared>, spec: &LaunchSpec) -> Result<()> {
     let started = off_thread(OPERATION, move || {
         starter
             .registry
-            .start(sandbox, || spawn(&starter.config, sandbox, &folder))
+            .start(sandbox, || spawn(&starter, sandbox, &folder))
     });
     let (life, stdin) = started.await?.map_err(|error| {
         unavailable(

@@ -22,6 +22,7 @@ mod failure;
 mod files;
 mod folder;
 mod host;
+pub mod isolation;
 mod launch;
 mod life;
 mod log;
@@ -36,6 +37,6 @@ mod stop;
 mod trash;
 mod watch;
 
-pub use config::{LocalConfig, StartLimits};
+pub use config::{LocalConfig, ResourceLimits, StartLimits};
 pub use runtime::LocalRuntime;
 pub use session::leave_terminal;

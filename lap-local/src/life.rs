@@ -21,9 +21,22 @@ use crate::record::EndpointFile;
 const UPKEEP: Duration = Duration::from_secs(10);
 /// How often a process is looked at where the system cannot tell its end.
 const FALLBACK: Duration = Duration::from_secs(1);
+/// How long what was around an ended process may take to end as well.
+const WRAPPER: Duration = Duration::from_secs(2);
 /// How much of the log goes into a reason.
 const REASON_LINES: usize = 8;
 const REASON_BYTES: u64 = 2048;
+
+/// How a sandbox's first process came to be known.
+#[derive(Debug)]
+pub(crate) enum Origin {
+    /// This runtime started it, so its remains are this runtime's to take away.
+    Child,
+    /// This runtime started the process that has made the walls around it, and that ends as it ends.
+    Enclosed(Process),
+    /// It was there. Another runtime, perhaps in the same process, may have started it.
+    Adopted,
+}
 
 /// A running sandbox, or one that has ended while this server ran.
 #[derive(Debug)]
@@ -31,21 +44,20 @@ pub(crate) struct Life {
     sandbox: SandboxId,
     folder: PathBuf,
     process: Process,
-    /// Whether its remains are this runtime's to take away. Another one in the same process may have started it.
-    is_child: bool,
+    origin: Origin,
     address: OnceLock<SocketAddr>,
     /// Why this server ended it.
-    verdict: OnceLock<&'static str>,
+    verdict: OnceLock<String>,
     end: watch::Sender<Option<String>>,
 }
 
 impl Life {
-    pub(crate) fn new(sandbox: SandboxId, folder: PathBuf, process: Process, is_child: bool) -> Self {
+    pub(crate) fn new(sandbox: SandboxId, folder: PathBuf, process: Process, origin: Origin) -> Self {
         Self {
             sandbox,
             folder,
             process,
-            is_child,
+            origin,
             address: OnceLock::new(),
             verdict: OnceLock::new(),
             end: watch::Sender::new(None),
@@ -67,7 +79,7 @@ impl Life {
             return Ok(Some(*address));
         }
         let file = EndpointFile::read(&self.folder, self.sandbox)?;
-        let Some(file) = file.filter(|file| file.identity == self.identity()) else {
+        let Some(file) = file.filter(|file| self.process.is_called(file.identity)) else {
             return Ok(None);
         };
         Ok(Some(*self.address.get_or_init(|| file.address)))
@@ -87,21 +99,31 @@ impl Life {
     }
 
     /// Asks it to end; the reason is told with the end.
-    pub(crate) fn ask_to_end(&self, reason: &'static str) -> io::Result<()> {
-        self.verdict.get_or_init(|| reason);
+    pub(crate) fn ask_to_end(&self, reason: &str) -> io::Result<()> {
+        self.verdict.get_or_init(|| reason.to_owned());
         self.process.signal(Signal::TERM)
     }
 
     /// Kills the first process. What runs below it is left to `stop`.
-    pub(crate) fn kill(&self, reason: &'static str) -> io::Result<()> {
-        self.verdict.get_or_init(|| reason);
+    pub(crate) fn kill(&self, reason: &str) -> io::Result<()> {
+        self.verdict.get_or_init(|| reason.to_owned());
         self.process.signal(Signal::KILL)
+    }
+
+    /// Whether the kernel ends everything of the sandbox with its first process.
+    pub(crate) const fn ends_as_one(&self) -> bool {
+        self.process.leads_namespace()
+    }
+
+    /// Whether it sees other processes and files than the server does.
+    pub(crate) fn is_enclosed(&self) -> bool {
+        self.process.is_enclosed()
     }
 
     /// Waits for the end, keeps the log bounded meanwhile, and tells the reason; `patience` is how long the address
     /// may take.
     pub(crate) async fn supervise(self: Arc<Self>, patience: Duration) -> String {
-        let mut ended = std::pin::pin!(self.wait());
+        let mut ended = std::pin::pin!(wait(&self.process));
         let mut too_late = std::pin::pin!(tokio::time::sleep(patience));
         let mut awaits_address = true;
         let mut upkeep = tokio::time::interval(UPKEEP);
@@ -116,22 +138,18 @@ impl Life {
                 _ = upkeep.tick() => self.keep_log_bounded().await,
             }
         }
-        let status = self.is_child.then(|| self.process.reap()).flatten();
+        let status = match &self.origin {
+            Origin::Child => self.process.reap(),
+            Origin::Enclosed(wrapper) => {
+                // It has seen the end and has only its own left to do.
+                let _ = tokio::time::timeout(WRAPPER, wait(wrapper)).await;
+                wrapper.reap()
+            }
+            Origin::Adopted => None,
+        };
         let reason = self.reason(status.as_ref());
         self.end.send_replace(Some(reason.clone()));
         reason
-    }
-
-    async fn wait(&self) {
-        match self.process.as_fd().try_clone_to_owned().and_then(watch_handle) {
-            Ok(handle) if handle.readable().await.is_ok() => {}
-            // Without room for one more registration the process is looked at now and then.
-            _ => {
-                while !self.process.has_ended(0) {
-                    tokio::time::sleep(FALLBACK).await;
-                }
-            }
-        }
     }
 
     fn give_up_without_address(&self) {
@@ -151,14 +169,30 @@ impl Life {
 
     fn reason(&self, status: Option<&WaitIdStatus>) -> String {
         if let Some(verdict) = self.verdict.get() {
-            return (*verdict).to_owned();
+            return verdict.clone();
         }
         let how = match status.map(|status| (status.exit_status(), status.terminating_signal())) {
+            // By this custom a wrapper tells the signal that ended what it had started.
+            Some((Some(code @ 129..=192), _)) if matches!(self.origin, Origin::Enclosed(_)) => {
+                format!("sandboxd was killed by signal {}", code - 128)
+            }
             Some((Some(code), _)) => format!("sandboxd ended with exit status {code}"),
             Some((None, Some(signal))) => format!("sandboxd was killed by signal {signal}"),
             _ => "sandboxd has ended".to_owned(),
         };
         with_last_lines(how, &self.folder)
+    }
+}
+
+async fn wait(process: &Process) {
+    match process.as_fd().try_clone_to_owned().and_then(watch_handle) {
+        Ok(handle) if handle.readable().await.is_ok() => {}
+        // Without room for one more registration the process is looked at now and then.
+        _ => {
+            while !process.has_ended(0) {
+                tokio::time::sleep(FALLBACK).await;
+            }
+        }
     }
 }
 

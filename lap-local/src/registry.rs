@@ -11,7 +11,7 @@ use lap_core::id::{InstanceId, SandboxId};
 use lap_core::runtime::RuntimeEvent;
 use tokio::runtime::Handle;
 
-use crate::life::{Life, with_last_lines};
+use crate::life::{Life, Origin, with_last_lines};
 use crate::process::{Identity, Process};
 use crate::record::{EndpointFile, Record};
 use crate::watch::Watchers;
@@ -38,6 +38,8 @@ pub(crate) struct Registry {
     instance: InstanceId,
     boot_id: String,
     patience: Duration,
+    /// Sandboxes that are not kept apart are ended, wherever they come from.
+    insists_on_walls: bool,
     tasks: Handle,
     watchers: Arc<Watchers>,
     lives: Mutex<HashMap<SandboxId, Arc<Life>>>,
@@ -49,6 +51,7 @@ impl Registry {
         instance: InstanceId,
         boot_id: String,
         patience: Duration,
+        insists_on_walls: bool,
         tasks: Handle,
     ) -> Self {
         let watchers = Arc::default();
@@ -57,6 +60,7 @@ impl Registry {
             instance,
             boot_id,
             patience,
+            insists_on_walls,
             tasks,
             watchers,
             lives: Mutex::default(),
@@ -110,19 +114,16 @@ impl Registry {
         let root = record.and_then(|record| record.root);
         let was_started = root.is_some();
         let candidate = match root {
-            Some(root) => (root.boot_id == self.boot_id).then_some(root.identity),
+            Some(root) if root.boot_id == self.boot_id => open_marked(root.identity, sandbox)?,
+            Some(_) => None,
             // A server that was killed between starting a sandbox and writing that down.
-            None => EndpointFile::read(&folder, sandbox)?.map(|file| file.identity),
+            None => match EndpointFile::read(&folder, sandbox)? {
+                Some(file) => Process::self_named(file.identity, sandbox)?,
+                None => None,
+            },
         };
-        if let Some(process) = candidate
-            .map(|identity| open_marked(identity, sandbox))
-            .transpose()?
-            .flatten()
-        {
-            tracing::info!(%sandbox, pid = process.identity().pid, "adopted a running sandbox");
-            let life = self.begin(sandbox, process, false);
-            lives.insert(sandbox, Arc::clone(&life));
-            return Ok(Sight::Alive(life));
+        if let Some(process) = candidate {
+            return Ok(Sight::Alive(self.adopt(&mut lives, sandbox, process)?));
         }
         if was_started {
             return Ok(Sight::Ended(with_last_lines(
@@ -133,21 +134,45 @@ impl Registry {
         Ok(Sight::Planned)
     }
 
+    fn adopt(
+        &self,
+        lives: &mut HashMap<SandboxId, Arc<Life>>,
+        sandbox: SandboxId,
+        process: Process,
+    ) -> io::Result<Arc<Life>> {
+        tracing::info!(%sandbox, pid = process.identity().pid, "adopted a running sandbox");
+        let life = self.begin(sandbox, process, Origin::Adopted);
+        lives.insert(sandbox, Arc::clone(&life));
+        if self.insists_on_walls && !life.is_enclosed() {
+            life.kill("it was started without isolation, on which this server insists")?;
+        }
+        Ok(life)
+    }
+
+    /// Every sandbox that runs, as far as this server knows.
+    pub(crate) fn running(&self) -> Vec<(SandboxId, Arc<Life>)> {
+        let lives = self.lives();
+        let alive = lives.iter().filter(|(_, life)| life.end().is_none());
+        alive
+            .map(|(sandbox, life)| (*sandbox, Arc::clone(life)))
+            .collect()
+    }
+
     /// Remembers the process that `start` makes as the sandbox's first. Nobody can look in between.
     pub(crate) fn start<T>(
         &self,
         sandbox: SandboxId,
-        start: impl FnOnce() -> io::Result<(Process, T)>,
+        start: impl FnOnce() -> io::Result<(Process, Origin, T)>,
     ) -> io::Result<(Arc<Life>, T)> {
         let mut lives = self.lives();
-        let (process, other) = start()?;
-        let life = self.begin(sandbox, process, true);
+        let (process, origin, other) = start()?;
+        let life = self.begin(sandbox, process, origin);
         lives.insert(sandbox, Arc::clone(&life));
         Ok((life, other))
     }
 
-    fn begin(&self, sandbox: SandboxId, process: Process, is_child: bool) -> Arc<Life> {
-        let life = Arc::new(Life::new(sandbox, self.folder(sandbox), process, is_child));
+    fn begin(&self, sandbox: SandboxId, process: Process, origin: Origin) -> Arc<Life> {
+        let life = Arc::new(Life::new(sandbox, self.folder(sandbox), process, origin));
         let (watchers, supervised, patience) = (Arc::clone(&self.watchers), Arc::clone(&life), self.patience);
         self.tasks.spawn(async move {
             let reason = supervised.supervise(patience).await;

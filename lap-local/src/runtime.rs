@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use lap_core::capability::Capabilities;
+use lap_core::capability::{Capabilities, Isolation};
 use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::id::{HostId, SandboxId, SystemEntropy};
 use lap_core::runtime::{Endpoint, LaunchSpec, RuntimeEvents, SandboxRuntime};
@@ -20,13 +20,14 @@ use crate::config::LocalConfig;
 use crate::failure::{off_thread, unavailable};
 use crate::folder::{DataFolder, FolderLock};
 use crate::host::host_id;
+use crate::isolation::{self, Means};
 use crate::process::{Process, boot_id, identity_of};
 use crate::record::merge_labels;
 use crate::registry::{Registry, Sight};
 use crate::trash::Trash;
 use crate::{launch, log, stop, watch};
 
-/// Sandboxes as process trees of this machine, without isolation: an agent runs as the server's user.
+/// Sandboxes as process trees of this machine, kept apart from it as the configuration says.
 ///
 /// Sandboxes outlive the runtime and the server; a later runtime on the same data folder finds them. Several
 /// runtimes may share a data folder, and each touches those of its own instance only.
@@ -41,6 +42,9 @@ pub(crate) struct Shared {
     pub(crate) config: LocalConfig,
     pub(crate) registry: Arc<Registry>,
     pub(crate) trash: Trash,
+    pub(crate) data: DataFolder,
+    /// What isolates, where that is wanted.
+    pub(crate) means: Option<Means>,
     host: HostId,
 }
 
@@ -50,7 +54,7 @@ impl LocalRuntime {
     ///
     /// # Errors
     /// `Unavailable` when the folder cannot be made or written; `Corrupt` when its host id is damaged; `Unsupported`
-    /// when the kernel cannot name processes safely.
+    /// when the kernel cannot name processes safely, or this machine cannot isolate as the configuration says.
     pub async fn open(config: LocalConfig) -> Result<Self> {
         const OPERATION: &str = "open data folder";
         let shared = off_thread(OPERATION, move || Shared::open(config, Handle::current())).await??;
@@ -109,17 +113,21 @@ impl Shared {
             .map_err(|error| unavailable(OPERATION, config.data.display(), error))?;
         let host = host_id(data.root(), &*config.entropy, &*config.clock)?;
         check_kernel()?;
+        let means = find_means(&config)?;
         let boot_id = boot_id().map_err(|error| unavailable(OPERATION, "the machine's boot id", error))?;
         let registry = Registry::new(
             data.sandboxes(),
             config.instance,
             boot_id,
             config.limits.address,
+            means.is_some(),
             tasks,
         );
         Ok(Self {
             registry: Arc::new(registry),
             trash: Trash::new(data.trash()),
+            data,
+            means,
             host,
             config,
         })
@@ -137,6 +145,29 @@ impl Shared {
                 .address()?
                 .map_or(Endpoint::Unknown, |address| Endpoint::At(address.to_string())),
         })
+    }
+}
+
+fn find_means(config: &LocalConfig) -> Result<Option<Means>> {
+    const OPERATION: &str = "isolate sandboxes";
+    let found = match config.isolation {
+        Isolation::None => return Ok(None),
+        Isolation::UserNamespaces if config.without_bubblewrap => isolation::available_without_bubblewrap(),
+        Isolation::UserNamespaces => isolation::available(),
+        other => {
+            let message = format!("local sandboxes cannot be isolated by {}", other.as_str());
+            return Err(Error::new(ErrorKind::Unsupported, OPERATION, message));
+        }
+    };
+    match found {
+        Ok(means) => {
+            tracing::info!(%means, "sandboxes are isolated");
+            Ok(Some(means))
+        }
+        Err(reason) => {
+            let message = format!("this machine cannot isolate: {reason}");
+            Err(Error::new(ErrorKind::Unsupported, OPERATION, message))
+        }
     }
 }
 
@@ -160,7 +191,11 @@ fn check_kernel() -> Result<()> {
 #[async_trait]
 impl SandboxRuntime for LocalRuntime {
     fn capabilities(&self) -> Capabilities {
-        Capabilities::at(Place::Host(self.shared.host))
+        let isolation = match self.shared.means {
+            Some(_) => Isolation::UserNamespaces,
+            None => Isolation::None,
+        };
+        Capabilities::at(Place::Host(self.shared.host)).with_isolation(isolation)
     }
 
     async fn launch(&self, spec: &LaunchSpec) -> Result<()> {

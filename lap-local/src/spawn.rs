@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lap_core::id::SandboxId;
 use lap_core::runtime::LaunchSpec;
@@ -14,9 +14,14 @@ use lap_core::secret::Secret;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 
-use crate::config::LocalConfig;
+use crate::isolation::Enclosure;
+use crate::life::Origin;
 use crate::log;
 use crate::process::{MARKER, Process};
+use crate::runtime::Shared;
+
+/// What the kernel counts are threads. This many to a process on average stop a fork bomb and no real program.
+const TASKS_PER_PROCESS: u32 = 8;
 
 #[derive(Serialize)]
 struct Gateway<'a> {
@@ -64,9 +69,28 @@ pub(crate) fn document(spec: &LaunchSpec, folder: &Path) -> io::Result<Secret> {
     Ok(Secret::new(serde_json::to_string(&document)?))
 }
 
-/// The words of the command. A wrapper that isolates the sandbox goes in front of them.
-fn command_line(config: &LocalConfig) -> (OsString, Vec<OsString>) {
-    (config.program.clone().into_os_string(), config.arguments.clone())
+/// How long the walls around a process may take to be made.
+const WALLS: Duration = Duration::from_secs(10);
+
+/// The words of the command, with those in front of it that isolate the sandbox.
+fn command_line(shared: &Shared, sandbox: SandboxId, folder: &Path) -> io::Result<(PathBuf, Vec<OsString>)> {
+    let config = &shared.config;
+    let Some(means) = &shared.means else {
+        return Ok((config.program.clone(), config.arguments.clone()));
+    };
+    let enclosure = Enclosure {
+        means,
+        sandbox,
+        folder,
+        data: shared.data.root(),
+        program: &config.program,
+        visible: &config.visible,
+        tasks: config
+            .resources
+            .processes
+            .map(|count| count.saturating_mul(TASKS_PER_PROCESS)),
+    };
+    enclosure.command(&config.arguments)
 }
 
 /// Starts the process and returns the pipe on which it waits for its launch document. Blocking, for about as long as
@@ -75,32 +99,60 @@ fn command_line(config: &LocalConfig) -> (OsString, Vec<OsString>) {
 /// The process leads a group of its own, so that a Ctrl-C at the server does not reach it, and prints into a file, so
 /// that the server's end does not reach it either.
 pub(crate) fn spawn(
-    config: &LocalConfig,
+    shared: &Shared,
     sandbox: SandboxId,
     folder: &Path,
-) -> io::Result<(Process, ChildStdin)> {
-    let (program, arguments) = command_line(config);
+) -> io::Result<(Process, Origin, ChildStdin)> {
+    let (program, arguments) = command_line(shared, sandbox, folder)?;
     let output = log::open_for_append(folder)?;
     let mut command = Command::new(program);
     command
         .args(arguments)
         .current_dir(folder)
         .env_clear()
-        .envs(&config.environment)
+        .envs(&shared.config.environment)
         .env(MARKER, sandbox.to_string())
         .stdin(Stdio::piped())
         .stdout(output.try_clone()?)
         .stderr(output)
         .process_group(0);
     let mut child = command.spawn()?;
-    match (Process::of_child(&child), child.stdin.take()) {
-        (Ok(process), Some(stdin)) => Ok((process, stdin)),
-        (opened, _) => {
+    let stdin = child.stdin.take();
+    let started = Process::of_child(&child).and_then(|process| {
+        if shared.means.is_some() {
+            find_enclosed(process)
+        } else {
+            Ok((process, Origin::Child))
+        }
+    });
+    match (started, stdin) {
+        (Ok((process, origin)), Some(stdin)) => Ok((process, origin, stdin)),
+        (started, _) => {
             child.kill()?;
             child.wait()?;
-            Err(opened
+            Err(started
                 .err()
                 .unwrap_or_else(|| io::Error::other("the process has no input")))
+        }
+    }
+}
+
+/// The sandbox's first process. When the walls cannot be made, what was to make them stands for it, and its end tells
+/// why.
+fn find_enclosed(wrapper: Process) -> io::Result<(Process, Origin)> {
+    let deadline = Instant::now() + WALLS;
+    loop {
+        if let Some(process) = Process::enclosed_by(&wrapper)? {
+            return Ok((process, Origin::Enclosed(wrapper)));
+        }
+        if wrapper.has_ended(1) {
+            return Ok((wrapper, Origin::Child));
+        }
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "its isolation is not made in time",
+            ));
         }
     }
 }

@@ -65,7 +65,10 @@ async fn end_processes(mut quarry: Quarry, life: Option<Arc<Life>>, grace: Durat
             .map_err(fail)?;
         // sandboxd ends what runs below it before it ends itself.
         life.ask_to_end(REASON).map_err(fail)?;
-        life.has_ended(grace).await;
+        if !life.has_ended(grace).await && life.ends_as_one() {
+            life.kill(REASON).map_err(fail)?;
+            life.has_ended(NEWS).await;
+        }
     }
     let is_alone = life.is_none();
     let killed = off_thread(OPERATION, move || {

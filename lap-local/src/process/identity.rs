@@ -13,7 +13,7 @@ use rustix::process::{
 };
 
 use super::MARKER;
-use super::table::Row;
+use super::table::{Row, rows};
 
 /// Number and start time: together they name one process for as long as the machine is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -39,6 +39,8 @@ pub(crate) fn boot_id() -> io::Result<String> {
 #[derive(Debug)]
 pub(crate) struct Process {
     identity: Identity,
+    /// The number by which it knows itself: another one when it is in a process namespace of its own.
+    inside: u32,
     handle: OwnedFd,
 }
 
@@ -55,7 +57,11 @@ impl Process {
         };
         // The order matters: once the handle is open its number cannot be somebody else's unless it already was.
         match identity_of(identity.pid)? {
-            Some(found) if found == identity => Ok(Some(Self { identity, handle })),
+            Some(found) if found == identity => Ok(Some(Self {
+                identity,
+                inside: number_inside(identity.pid),
+                handle,
+            })),
             _ => Ok(None),
         }
     }
@@ -67,8 +73,58 @@ impl Process {
         let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty())?;
         Ok(Self {
             identity: row.identity,
+            inside: row.identity.pid,
             handle,
         })
+    }
+
+    /// The first process of the namespace that `wrapper` has made around it; nothing as long as there is none.
+    pub(crate) fn enclosed_by(wrapper: &Self) -> io::Result<Option<Self>> {
+        for row in rows()? {
+            if row.parent == wrapper.identity.pid
+                && let Some(process) = Self::open(row.identity)?
+                && process.leads_namespace()
+            {
+                return Ok(Some(process));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The sandbox's process that says this about itself, which it may do from inside of a namespace where numbers are
+    /// others. Times are the same everywhere. Only one that carries the sandbox's marker is believed.
+    pub(crate) fn self_named(told: Identity, sandbox: SandboxId) -> io::Result<Option<Self>> {
+        for row in rows()? {
+            if row.identity.started == told.started
+                && !row.is_over
+                && let Some(process) = Self::open(row.identity)?
+                && process.is_called(told)
+                && process.has_marker(sandbox)
+            {
+                return Ok(Some(process));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether this is the process that says this about itself.
+    pub(crate) const fn is_called(&self, told: Identity) -> bool {
+        self.identity.started == told.started && (self.identity.pid == told.pid || self.inside == told.pid)
+    }
+
+    /// Whether it is the first of its process namespace, with which the kernel ends all others in it.
+    pub(crate) const fn leads_namespace(&self) -> bool {
+        self.inside == 1 && self.identity.pid != 1
+    }
+
+    /// Whether it sees other processes and other files than this process does.
+    pub(crate) fn is_enclosed(&self) -> bool {
+        let differs = |name: &str| {
+            let own = fs::read_link(format!("/proc/self/ns/{name}"));
+            let other = fs::read_link(format!("/proc/{}/ns/{name}", self.identity.pid));
+            matches!((own, other), (Ok(own), Ok(other)) if own != other)
+        };
+        self.leads_namespace() && differs("pid") && differs("mnt")
     }
 
     pub(crate) const fn identity(&self) -> Identity {
@@ -113,6 +169,14 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()
     }
+}
+
+/// The last of the numbers that a process has in its namespace and those around it, as its status tells them.
+fn number_inside(pid: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+    let last = numbers.and_then(|numbers| numbers.split_whitespace().next_back());
+    last.and_then(|number| number.parse().ok()).unwrap_or(pid)
 }
 
 /// Whether the environment of this number's process names the sandbox. What cannot be read does not.

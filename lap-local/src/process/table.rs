@@ -14,6 +14,8 @@ pub(super) struct Row {
     pub(super) session: u32,
     /// It has ended and waits for its parent to take notice.
     pub(super) is_over: bool,
+    /// Pages of memory it has at hand, shared ones included.
+    pub(super) resident_pages: u64,
 }
 
 impl Row {
@@ -33,7 +35,7 @@ impl Row {
         let rest = stat.rsplit(|byte| *byte == b')').next()?;
         let rest = std::str::from_utf8(rest).ok()?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-        let number = |field: usize| fields.get(field - 3).and_then(|text| text.parse().ok());
+        let number = |field: usize| fields.get(field - 3).and_then(|text| text.parse::<u32>().ok());
         Some(Self {
             identity: Identity {
                 pid,
@@ -43,6 +45,7 @@ impl Row {
             group: number(5)?,
             session: number(6)?,
             is_over: matches!(*fields.first()?, "Z" | "X" | "x"),
+            resident_pages: number(24).map_or(0, u64::from),
         })
     }
 }

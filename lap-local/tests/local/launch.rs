@@ -5,8 +5,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use crate::support::{SOON, Site, fresh_id, is_alive, root_pid, until, up};
-use lap_core::capability::{Egress, Isolation};
+use super::site;
+use crate::support::{SOON, fresh_id, is_alive, root_pid, until, up};
+use lap_core::capability::Egress;
 use lap_core::error::ErrorKind;
 use lap_core::runtime::{Endpoint, SandboxRuntime};
 use lap_core::sandbox::Place;
@@ -17,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn a_sandbox_has_an_address_labels_a_log_and_a_private_folder() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("chatty");
     let address = up(&runtime, &spec).await;
@@ -45,7 +46,7 @@ async fn a_sandbox_has_an_address_labels_a_log_and_a_private_folder() {
 
 #[tokio::test]
 async fn what_is_promised_is_honest() {
-    let site = Site::new();
+    let site = site();
     let capabilities = site.runtime().await.capabilities();
     assert_eq!(
         capabilities.place,
@@ -53,13 +54,13 @@ async fn what_is_promised_is_honest() {
     );
     assert_eq!(
         (capabilities.isolation, capabilities.egress),
-        (Isolation::None, Egress::Advisory)
+        (site.mode.isolation(), Egress::Advisory)
     );
 }
 
 #[tokio::test]
 async fn launching_twice_starts_once_also_for_a_second_server() {
-    let site = Site::new();
+    let site = site();
     let (first, second) = (site.runtime().await, site.runtime().await);
     let spec = site.spec("");
     let address = up(&first, &spec).await;
@@ -77,7 +78,7 @@ async fn launching_twice_starts_once_also_for_a_second_server() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_that_race_start_one() {
-    let site = Site::new();
+    let site = site();
     let runtimes = [site.runtime().await, site.runtime().await];
     let spec = site.spec("");
     let racers: Vec<_> = (0..16)
@@ -101,7 +102,7 @@ async fn callers_that_race_start_one() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_leaves_a_whole_sandbox() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("");
     let launch = runtime.launch(&spec);
@@ -114,7 +115,7 @@ async fn a_caller_that_leaves_leaves_a_whole_sandbox() {
 
 #[tokio::test]
 async fn the_environment_is_a_list_and_the_token_is_nowhere() {
-    let site = Site::new();
+    let site = site();
     let parent = [
         ("PATH", "/usr/bin:/bin"),
         ("CANARY", "canary"),
@@ -132,7 +133,7 @@ async fn the_environment_is_a_list_and_the_token_is_nowhere() {
     let folder = site.folder(spec.sandbox);
     let pid = root_pid(&folder);
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
-    let names: Vec<_> = environment
+    let mut names: Vec<_> = environment
         .split(|byte| *byte == 0)
         .filter(|entry| !entry.is_empty())
         .map(|entry| {
@@ -142,7 +143,10 @@ async fn the_environment_is_a_list_and_the_token_is_nowhere() {
                 .unwrap()
                 .to_owned()
         })
+        // What makes the walls says where it stands.
+        .filter(|name| name != "PWD")
         .collect();
+    names.sort();
     assert_eq!(names, ["EXTRA", "LAP_SANDBOX_ID", "PATH"]);
     // The document did carry the token, so its absence below means something.
     assert_eq!(
@@ -167,7 +171,7 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 
 #[tokio::test]
 async fn a_sandbox_leads_its_own_session() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("");
     up(&runtime, &spec).await;
@@ -183,7 +187,7 @@ async fn a_sandbox_leads_its_own_session() {
 
 #[tokio::test]
 async fn a_crash_at_the_start_is_told_with_its_reason() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("crash");
     runtime.launch(&spec).await.unwrap();
@@ -213,7 +217,7 @@ async fn a_crash_at_the_start_is_told_with_its_reason() {
 
 #[tokio::test]
 async fn a_start_that_hangs_is_unknown_and_in_the_end_killed() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.hasty(Duration::from_millis(700), GRACE).await;
     let spec = site.spec("hang");
     runtime.launch(&spec).await.unwrap();
@@ -231,7 +235,7 @@ async fn a_start_that_hangs_is_unknown_and_in_the_end_killed() {
 
 #[tokio::test]
 async fn a_program_that_does_not_read_is_killed() {
-    let site = Site::new();
+    let site = site();
     let _slow = site.hasty(SOON, SOON).await;
     let limits = lap_local::StartLimits {
         address: SOON,
@@ -252,7 +256,7 @@ async fn a_program_that_does_not_read_is_killed() {
 
 #[tokio::test]
 async fn a_large_document_arrives() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let mut spec = site.spec("");
     spec.env.insert("BIG".to_owned(), "x".repeat(1 << 20));
@@ -262,8 +266,12 @@ async fn a_large_document_arrives() {
 
 #[tokio::test]
 async fn a_program_that_is_not_there_leaves_nothing() {
-    let site = Site::new();
-    let config = LocalConfig::new(site.data.path(), "/nonexistent/lap-server", site.instance);
+    let site = site();
+    let config = site.mode.applied(LocalConfig::new(
+        site.data.path(),
+        "/nonexistent/lap-server",
+        site.instance,
+    ));
     let runtime = LocalRuntime::open(config).await.unwrap();
     let spec = site.spec("");
     let error = runtime.launch(&spec).await.unwrap_err();
@@ -278,7 +286,7 @@ async fn a_program_that_is_not_there_leaves_nothing() {
 
 #[tokio::test]
 async fn unknown_sandboxes_are_told_apart_from_failures() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let nobody = fresh_id();
     assert!(matches!(
@@ -295,7 +303,7 @@ async fn unknown_sandboxes_are_told_apart_from_failures() {
     );
     runtime.stop(nobody, GRACE).await.unwrap();
     let mut stranger = site.spec("");
-    stranger.instance = Site::new().instance;
+    stranger.instance = super::site().instance;
     assert_eq!(
         runtime.launch(&stranger).await.unwrap_err().kind(),
         ErrorKind::Invalid
@@ -304,7 +312,7 @@ async fn unknown_sandboxes_are_told_apart_from_failures() {
 
 #[tokio::test]
 async fn an_interrupted_launch_is_taken_up_without_a_second_process() {
-    let site = Site::new();
+    let site = site();
     let spec = site.spec("");
     let folder = site.folder(spec.sandbox);
     let first = site.runtime().await;
@@ -336,7 +344,7 @@ async fn an_interrupted_launch_is_taken_up_without_a_second_process() {
 
 #[tokio::test]
 async fn an_address_is_there_at_once() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let mut times = Vec::new();
     for _ in 0..20 {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use lap_conformance::RuntimeUnderTest;
 use lap_core::id::SandboxId;
 
-use crate::support::{Site, kill_root};
+use super::site;
+use crate::support::kill_root;
 
 async fn subject() -> RuntimeUnderTest {
-    let site = Arc::new(Site::new());
+    let site = Arc::new(site());
     let runtime = Arc::new(site.runtime().await);
     let (specs, kills) = (Arc::clone(&site), Arc::clone(&site));
     let kill = move |sandbox: SandboxId| {

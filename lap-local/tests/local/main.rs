@@ -1,8 +1,12 @@
-//! The local runtime against real processes. A program of the tests plays sandboxd.
+//! The local runtime against real processes. A program of the tests plays sandboxd. Every test runs once for each thing
+//! that can be around a sandbox.
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
+#![expect(
+    clippy::duplicate_mod,
+    reason = "the same tests, with other walls around the sandboxes"
+)]
 
-mod launch;
-mod laws;
-mod stop;
+mod bubblewrap;
 mod support;
-mod survivors;
+mod unisolated;
+mod unshare;

@@ -6,14 +6,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{FAKE, SOON, Site, exists, is_alive, listed, next_end, root_pid, sleepers, until, up};
+use super::site;
+use crate::support::{FAKE, SOON, exists, is_alive, listed, next_end, root_pid, sleepers, until, up};
 use lap_core::runtime::{Endpoint, SandboxRuntime};
 
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn daemons_go_too_whatever_tie_they_cut() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("daemon cleared stranger");
     up(&runtime, &spec).await;
@@ -39,7 +40,7 @@ async fn daemons_go_too_whatever_tie_they_cut() {
 
 #[tokio::test]
 async fn one_that_does_not_listen_is_killed_after_the_grace() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let mut events = runtime.watch();
     assert!(listed(&mut events).await.is_empty());
@@ -62,7 +63,7 @@ async fn one_that_does_not_listen_is_killed_after_the_grace() {
 
 #[tokio::test]
 async fn a_forged_record_gets_nobody_signalled() {
-    let site = Site::new();
+    let site = site();
     let mut bystander = Command::new("sleep")
         .arg("1004")
         .stdin(Stdio::null())
@@ -119,7 +120,7 @@ async fn a_forged_record_gets_nobody_signalled() {
 
 #[tokio::test]
 async fn a_reused_number_is_not_mistaken() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("");
     up(&runtime, &spec).await;
@@ -146,7 +147,7 @@ async fn a_reused_number_is_not_mistaken() {
 
 #[tokio::test]
 async fn an_address_of_another_machine_is_not_believed() {
-    let site = Site::new();
+    let site = site();
     let first = site.runtime().await;
     let spec = site.spec("");
     first.launch(&spec).await.unwrap();
@@ -167,7 +168,7 @@ async fn an_address_of_another_machine_is_not_believed() {
 
 #[tokio::test]
 async fn links_in_the_workspace_are_not_followed() {
-    let site = Site::new();
+    let site = site();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("precious"), "kept").unwrap();
     let runtime = site.runtime().await;
@@ -186,14 +187,14 @@ async fn links_in_the_workspace_are_not_followed() {
 
 #[tokio::test]
 async fn folders_without_rights_go_too() {
-    let site = Site::new();
+    let site = site();
     let data = site.data.path();
     // The superuser needs no rights, so whoever runs the tests as such has this one done by somebody else.
     let program = data.join("program");
     fs::copy(FAKE, &program).unwrap();
     let mut cycle = Command::new(&program);
     cycle
-        .args(["cycle", data.to_str().unwrap(), "locked"])
+        .args(["cycle", data.to_str().unwrap(), "locked", site.mode.word()])
         .stdin(Stdio::null());
     if rustix::process::geteuid().is_root() {
         for path in [data, &program] {
@@ -208,11 +209,8 @@ async fn folders_without_rights_go_too() {
 
 #[tokio::test]
 async fn another_installation_in_the_same_folder_is_left_alone() {
-    let ours = Site::new();
-    let theirs = Site {
-        data: tempfile::tempdir().unwrap(),
-        instance: Site::new().instance,
-    };
+    let ours = site();
+    let theirs = site();
     let config = lap_local::LocalConfig::new(ours.data.path(), crate::support::FAKE, theirs.instance);
     let stranger = lap_local::LocalRuntime::open(config.with_arguments(["sandboxd"]))
         .await
@@ -234,7 +232,7 @@ async fn another_installation_in_the_same_folder_is_left_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stops_that_race_all_succeed_and_the_id_is_free_again() {
-    let site = Site::new();
+    let site = site();
     let runtime = site.runtime().await;
     let spec = site.spec("");
     up(&runtime, &spec).await;
@@ -249,7 +247,7 @@ async fn stops_that_race_all_succeed_and_the_id_is_free_again() {
 
 #[tokio::test]
 async fn the_trash_of_an_earlier_server_is_swept_at_the_start() {
-    let site = Site::new();
+    let site = site();
     let left = site.data.path().join("trash/left/deep");
     fs::create_dir_all(&left).unwrap();
     site.runtime().await;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lap_core::blueprint::Blueprint;
+use lap_core::capability::Isolation;
 use lap_core::id::{InstanceId, SandboxId, SystemEntropy};
 use lap_core::runtime::{Endpoint, LaunchSpec, RuntimeEvent, RuntimeEvents, SandboxRuntime};
 use lap_core::secret::Secret;
@@ -19,25 +20,82 @@ use tokio_stream::StreamExt;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 pub(crate) const FAKE: &str = env!("CARGO_BIN_EXE_lap-fake-sandboxd");
 
+/// What is around the sandboxes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Unisolated,
+    Bubblewrap,
+    Unshare,
+}
+
+impl Mode {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Unisolated => "unisolated",
+            Self::Bubblewrap => "bubblewrap",
+            Self::Unshare => "unshare",
+        }
+    }
+
+    pub(crate) const fn isolation(self) -> Isolation {
+        match self {
+            Self::Unisolated => Isolation::None,
+            Self::Bubblewrap | Self::Unshare => Isolation::UserNamespaces,
+        }
+    }
+
+    pub(crate) fn applied(self, config: LocalConfig) -> LocalConfig {
+        let config = config.with_isolation(self.isolation());
+        if self == Self::Unshare {
+            config.without_bubblewrap()
+        } else {
+            config
+        }
+    }
+
+    /// These tests do not pass where they cannot be run.
+    fn demand(self) {
+        match self {
+            Self::Unisolated => {}
+            Self::Bubblewrap => {
+                let means = lap_local::isolation::available()
+                    .unwrap_or_else(|why| panic!("install bubblewrap and allow it to isolate: {why}"));
+                assert!(
+                    means.to_string().starts_with("bubblewrap"),
+                    "install bubblewrap: {means}"
+                );
+            }
+            Self::Unshare => {
+                lap_local::isolation::available_without_bubblewrap()
+                    .unwrap_or_else(|why| panic!("allow unshare to isolate: {why}"));
+            }
+        }
+    }
+}
+
 /// A data folder and an installation.
 pub(crate) struct Site {
+    pub(crate) mode: Mode,
     pub(crate) data: tempfile::TempDir,
     pub(crate) instance: InstanceId,
 }
 
 impl Site {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(mode: Mode) -> Self {
+        mode.demand();
         let instance = InstanceId::fresh(&SystemEntropy::new(), SystemClock.now());
         Self {
+            mode,
             data: tempfile::tempdir().unwrap(),
             instance,
         }
     }
 
     pub(crate) fn config(&self) -> LocalConfig {
-        LocalConfig::new(self.data.path(), FAKE, self.instance)
+        let config = LocalConfig::new(self.data.path(), FAKE, self.instance)
             .with_arguments(["sandboxd"])
-            .with_environment(std::env::vars_os(), &[] as &[&str])
+            .with_environment(std::env::vars_os(), &[] as &[&str]);
+        self.mode.applied(config)
     }
 
     pub(crate) async fn runtime(&self) -> LocalRuntime {

@@ -1,8 +1,8 @@
 //! A stand-in for sandboxd, and for a server that is killed.
 //!
 //! `sandboxd` reads the launch document, does what its variable `FAKE` says, and writes `endpoint.json`.
-//! `server DATA SANDBOX INSTANCE` launches one sandbox through `LocalRuntime`, says so, and waits to be killed.
-//! `cycle DATA WORDS` launches one and stops it.
+//! `server DATA SANDBOX INSTANCE MODE` launches one sandbox through `LocalRuntime`, says so, and waits to be killed.
+//! `cycle DATA WORDS MODE` launches one and stops it.
 #![expect(
     clippy::unwrap_used,
     reason = "a program of the tests: a panic is its way to say that something is wrong"
@@ -18,6 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use lap_core::blueprint::Blueprint;
+use lap_core::capability::Isolation;
 use lap_core::id::{InstanceId, SandboxId, SystemEntropy};
 use lap_core::runtime::{Endpoint, LaunchSpec, SandboxRuntime};
 use lap_core::time::{Clock, SystemClock};
@@ -33,8 +34,8 @@ async fn main() {
     match arguments[1].as_str() {
         "sandboxd" => sandboxd().await,
         "deaf" => std::future::pending().await,
-        "server" => server(&arguments[2], &arguments[3], &arguments[4]).await,
-        "cycle" => cycle(&arguments[2], &arguments[3]).await,
+        "server" => server(&arguments[2], &arguments[3], &arguments[4], &arguments[5]).await,
+        "cycle" => cycle(&arguments[2], &arguments[3], &arguments[4]).await,
         other => panic!("unknown part {other}"),
     }
 }
@@ -149,9 +150,9 @@ fn announce(folder: &Path, sandbox: &str, address: &str) {
 }
 
 /// Launches, says so, waits to be killed.
-async fn server(data: &str, sandbox: &str, instance: &str) {
+async fn server(data: &str, sandbox: &str, instance: &str, mode: &str) {
     let (sandbox, instance): (SandboxId, InstanceId) = (sandbox.parse().unwrap(), instance.parse().unwrap());
-    open(data, instance)
+    open(data, instance, mode)
         .await
         .launch(&spec(sandbox, instance, "daemon chatty"))
         .await
@@ -161,20 +162,27 @@ async fn server(data: &str, sandbox: &str, instance: &str) {
 }
 
 /// Launches and stops, as whoever runs this.
-async fn cycle(data: &str, words: &str) {
+async fn cycle(data: &str, words: &str, mode: &str) {
     let (entropy, now) = (SystemEntropy::new(), SystemClock.now());
     let (sandbox, instance) = (SandboxId::fresh(&entropy, now), InstanceId::fresh(&entropy, now));
-    let runtime = open(data, instance).await;
+    let runtime = open(data, instance, mode).await;
     runtime.launch(&spec(sandbox, instance, words)).await.unwrap();
     let found = runtime.endpoint(sandbox, Duration::from_secs(30)).await.unwrap();
     assert!(matches!(found, Endpoint::At(_)), "{found:?}");
     runtime.stop(sandbox, Duration::from_secs(10)).await.unwrap();
 }
 
-async fn open(data: &str, instance: InstanceId) -> LocalRuntime {
+async fn open(data: &str, instance: InstanceId, mode: &str) -> LocalRuntime {
     let config = LocalConfig::new(data, std::env::current_exe().unwrap(), instance)
         .with_arguments(["sandboxd"])
         .with_environment(std::env::vars_os(), &[] as &[&str]);
+    let config = match mode {
+        "bubblewrap" => config.with_isolation(Isolation::UserNamespaces),
+        "unshare" => config
+            .with_isolation(Isolation::UserNamespaces)
+            .without_bubblewrap(),
+        _ => config,
+    };
     LocalRuntime::open(config).await.unwrap()
 }
 

@@ -1,0 +1,16 @@
+//! Sandboxes with nothing around them.
+
+use crate::support::{Mode, Site};
+
+fn site() -> Site {
+    Site::new(Mode::Unisolated)
+}
+
+#[path = "launch.rs"]
+mod launch;
+#[path = "laws.rs"]
+mod laws;
+#[path = "stop.rs"]
+mod stop;
+#[path = "survivors.rs"]
+mod survivors;
