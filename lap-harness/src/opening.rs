@@ -39,6 +39,14 @@ pub struct OpenRequest {
     /// Variables the agent and its tools see.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// What the agent may do without asking: `allow`, `ask` or `deny` for everything, or an object with one of them per
+    /// tool, or per pattern of a tool's input. Null: everything is allowed.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub permission: Value,
+    /// How long a permission request or a question waits for an answer before it counts as refused. Absent: ten
+    /// minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_timeout_ms: Option<u64>,
     /// Earlier messages `{info, parts}`; taken only when the sandbox has no conversation of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<Vec<Value>>,

@@ -91,6 +91,15 @@ impl Binding {
         }
     }
 
+    /// Whether somebody with this fence may prepare the sandbox.
+    pub(crate) const fn check_fence(&self, fence: u64) -> Result<(), Conflict> {
+        if fence < self.fence {
+            Err(Conflict::StaleFence)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Remembers a fence; older ones are refused from now on.
     pub(crate) fn raise(&mut self, fence: u64) -> io::Result<()> {
         if fence > self.fence {

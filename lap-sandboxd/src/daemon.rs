@@ -203,6 +203,7 @@ fn assemble(
         journal,
         turns,
         binding,
+        snapshots: Mutex::new(()),
         environment,
         processes,
         layout,
@@ -294,9 +295,14 @@ async fn prepare(sandbox: Arc<Sandbox>, source: Result<Option<Source>, String>) 
     };
     match prepared.await {
         Ok(adapter) => {
-            let _ = sandbox.adapter.set(adapter);
+            let _ = sandbox.adapter.set(Arc::clone(&adapter));
             status.ready();
+            if let Some(warning) = adapter.warning() {
+                tracing::warn!(warning, "the sandbox is ready, but");
+                status.detail(&warning);
+            }
             tracing::info!("the sandbox is ready");
+            status.failed(&adapter.ended().await);
         }
         Err(reason) => status.failed(&reason),
     }

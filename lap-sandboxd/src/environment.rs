@@ -67,6 +67,14 @@ impl Environment {
         self.plain.get("LITELLM_DEFAULT_MODEL").map(String::as_str)
     }
 
+    /// For a harness that runs before a session is bound. What the session binds reaches its tools later.
+    pub(crate) fn for_harness(&self) -> BTreeMap<String, String> {
+        let mut all = self.base.clone();
+        all.extend(self.plain.clone());
+        all.extend(self.platform.clone());
+        clean(all)
+    }
+
     /// For the harness and its tools. Plain variables, then the session's, then what the platform insists on.
     pub(crate) fn for_agent(&self, opening: &OpenRequest) -> BTreeMap<String, String> {
         let mut all = self.base.clone();
@@ -75,9 +83,13 @@ impl Environment {
         all.insert("LITELLM_DEFAULT_MODEL".to_owned(), opening.model.clone());
         all.insert("SESSION_ID".to_owned(), opening.session.to_string());
         all.extend(self.platform.clone());
-        all.remove("GIT_TOKEN");
-        // A name with '=' or a NUL anywhere would make every later spawn fail.
-        all.retain(|name, value| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
-        all
+        clean(all)
     }
+}
+
+fn clean(mut all: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    all.remove("GIT_TOKEN");
+    // A name with '=' or a NUL anywhere would make every later spawn fail.
+    all.retain(|name, value| !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0'));
+    all
 }

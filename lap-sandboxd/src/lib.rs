@@ -20,6 +20,7 @@ mod layout;
 mod ledger;
 mod processes;
 mod sandbox;
+mod snapshot;
 mod status;
 mod turns;
 mod workspace;

@@ -18,6 +18,7 @@ use crate::journal::Journal;
 use crate::launch::LaunchDocument;
 use crate::layout::Layout;
 use crate::processes::Processes;
+use crate::snapshot;
 use crate::status::Status;
 use crate::turns::{NotStarted, Turns};
 
@@ -35,6 +36,8 @@ pub(crate) struct Sandbox {
     pub(crate) journal: Arc<Journal>,
     pub(crate) turns: Arc<Turns>,
     pub(crate) binding: Mutex<Binding>,
+    /// Held while a snapshot is taken or restored.
+    pub(crate) snapshots: Mutex<()>,
     pub(crate) environment: Arc<Environment>,
     pub(crate) processes: Arc<Processes>,
     /// Set when the harness is ready.
@@ -74,12 +77,15 @@ impl Sandbox {
     }
 
     /// Binds a session, or renews what the same session bound before.
-    pub(crate) async fn open(&self, opening: OpenRequest) -> Result<String, NotOpened> {
+    pub(crate) async fn open(&self, mut opening: OpenRequest) -> Result<String, NotOpened> {
         let adapter = self.adapter.get().ok_or(NotOpened::NotReady)?;
         let mut binding = self.binding.lock().await;
         binding
             .check_open(opening.session, opening.fence)
             .map_err(NotOpened::Conflict)?;
+        if let Some(restored) = snapshot::conversation(&self.layout).map_err(NotOpened::Broken)? {
+            opening.history = Some(restored);
+        }
         let conversation = adapter.open(&opening).await.map_err(NotOpened::Harness)?;
         // The harness keeps the history from here on; a second copy would be read at every start.
         let opening = OpenRequest {

@@ -143,6 +143,8 @@ fn opening(open: &OpenConversation) -> OpenRequest {
             .iter()
             .map(|(name, value)| (name.clone(), value.expose().to_owned()))
             .collect(),
+        permission: Value::Null,
+        answer_timeout_ms: None,
         history: (!open.history.is_empty()).then(|| open.history.clone()),
     }
 }

@@ -1,6 +1,8 @@
 //! The one contract between sandboxd and a harness. An adapter is one file (or folder) that implements
 //! [`Adapter`] and one arm of [`start`].
 
+mod opencode;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -18,6 +20,7 @@ use crate::journal::Journal;
 use crate::launch::GatewayAddress;
 use crate::layout::Layout;
 use crate::processes::Processes;
+use opencode::OpenCode;
 
 /// What an adapter may use.
 #[derive(Debug, Clone)]
@@ -78,6 +81,11 @@ impl TurnJournal {
         Self { journal, turn }
     }
 
+    /// The turn.
+    pub(crate) const fn turn(&self) -> Uuid {
+        self.turn
+    }
+
     /// Appends an event with an opencode type and properties.
     pub(crate) fn emit(&self, kind: &str, properties: Value) {
         self.journal.append(Some(self.turn), kind, properties);
@@ -104,6 +112,16 @@ pub(crate) trait Adapter: Send + Sync {
 
     /// Answers a permission request or a question.
     async fn answer(&self, request: &str, reply: &Value) -> Result<(), Refused>;
+
+    /// What people should know although the harness works.
+    fn warning(&self) -> Option<String> {
+        None
+    }
+
+    /// Resolves with the reason when the harness has ended and will not come back.
+    async fn ended(&self) -> String {
+        std::future::pending().await
+    }
 }
 
 /// Starts the named harness, or says why it cannot run here and what to do about it.
@@ -114,7 +132,7 @@ pub(crate) async fn start(harness: &str, tools: Tools) -> Result<Arc<dyn Adapter
                 Builtin::start(tools).map_err(|error| error.to_string())?,
             ));
         }
-        "opencode" => "npm install -g opencode-ai",
+        "opencode" => return Ok(Arc::new(OpenCode::start(tools).await?)),
         "claude-code" => "npm install -g @anthropic-ai/claude-code",
         "codex" => "npm install -g @openai/codex",
         "gemini" => "npm install -g @google/gemini-cli",

@@ -7,8 +7,9 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
-use lap_harness::limits::MAX_HEALTH_WAIT;
+use lap_harness::limits::{MAX_HEALTH_WAIT, MAX_SNAPSHOT_BYTES};
 use lap_harness::opening::OpenAnswer;
+use lap_harness::snapshot::Restored;
 use lap_harness::{Health, OpenRequest, TurnRequest, TurnStatus};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -40,6 +41,36 @@ pub(super) async fn open(State(sandbox): App, body: Body) -> Result<Json<OpenAns
         Err(NotOpened::NotReady) => Err(not_ready(&sandbox)),
         Err(refused) => Err(refused.into()),
     }
+}
+
+#[derive(Deserialize)]
+pub(super) struct SnapshotQuery {
+    limit_bytes: usize,
+}
+
+pub(super) async fn snapshot(
+    State(sandbox): App,
+    Query(query): Query<SnapshotQuery>,
+) -> Result<Vec<u8>, Refusal> {
+    let limit = query.limit_bytes.min(MAX_SNAPSHOT_BYTES);
+    let (archive, lost) = crate::snapshot::take(&sandbox, limit).await?;
+    lap_harness::snapshot::join(lost, &archive)
+        .map_err(|error| Refusal::broken(format!("the snapshot cannot be written: {error}")))
+}
+
+#[derive(Deserialize)]
+pub(super) struct RestoreQuery {
+    fence: u64,
+}
+
+pub(super) async fn restore(
+    State(sandbox): App,
+    Query(query): Query<RestoreQuery>,
+    body: Body,
+) -> Result<Json<Restored>, Refusal> {
+    let archive = body::bytes(body, MAX_SNAPSHOT_BYTES).await?;
+    let lost = crate::snapshot::restore(&sandbox, query.fence, archive).await?;
+    Ok(Json(Restored { lost }))
 }
 
 pub(super) async fn send(State(sandbox): App, body: Body) -> Result<Response, Refusal> {

@@ -24,6 +24,8 @@ fn router(sandbox: Arc<Sandbox>) -> Router {
     Router::new()
         .route("/lap/health", get(lap::health))
         .route("/lap/open", post(lap::open))
+        .route("/lap/snapshot", get(lap::snapshot))
+        .route("/lap/restore", post(lap::restore))
         .route("/lap/turns", post(lap::send))
         .route("/lap/turns/{turn}", get(lap::turn))
         .route("/lap/turns/{turn}/abort", post(lap::abort))

@@ -70,6 +70,8 @@ pub(super) async fn create(State(sandbox): App, body: Body) -> Result<Json<Value
         skills: Vec::new(),
         mcp_servers: create.mcp_servers,
         env: Default::default(),
+        permission: Value::Null,
+        answer_timeout_ms: None,
         history: None,
     };
     let conversation = sandbox.open(opening.clone()).await.map_err(Refusal::from)?;

@@ -7,6 +7,7 @@ use lap_harness::problem::{self, Problem};
 use crate::adapter::Refused;
 use crate::binding::Conflict;
 use crate::sandbox::NotOpened;
+use crate::snapshot;
 use crate::turns::NotStarted;
 
 /// Why a call is not served.
@@ -105,6 +106,18 @@ impl From<NotOpened> for Refusal {
             NotOpened::Conflict(conflict) => conflict.into(),
             NotOpened::Harness(refused) => refused.into(),
             NotOpened::Broken(error) => Self::broken(format!("the sandbox cannot be bound: {error}")),
+        }
+    }
+}
+
+impl From<snapshot::Refused> for Refusal {
+    fn from(refused: snapshot::Refused) -> Self {
+        match refused {
+            snapshot::Refused::NotReady => Self::not_ready(false, "the sandbox is not ready".to_owned()),
+            snapshot::Refused::Busy => Self::new(StatusCode::CONFLICT, problem::BUSY, "a turn is running"),
+            snapshot::Refused::Conflict(conflict) => conflict.into(),
+            snapshot::Refused::Invalid(detail) => Self::invalid(detail),
+            snapshot::Refused::Broken(detail) => Self::broken(detail),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod opencode;
 mod process;
 mod protocol;
+mod snapshot;
 mod support;
 mod turns;
 mod workspace;

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 
 const TOKEN: &str = "ghp_canary0123456789";
 
-fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let identity = [
         "-c",
         "user.name=t",

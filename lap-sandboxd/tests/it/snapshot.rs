@@ -1,0 +1,538 @@
+//! Work that outlives its sandbox: taken from one with the real client, given to another one.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::support::model::{Model, say};
+use crate::support::{PATIENCE, Place, Running, call, delivery, eventually, raw, text};
+use crate::workspace::git;
+use lap_core::error::ErrorKind;
+use lap_core::harness::{Harness, Snapshot};
+use serde_json::{Value, json};
+
+const LIMIT: usize = 8 << 20;
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// A repository with a text, a binary, a file to remove, one to rename, and rules for what is ignored.
+fn repository() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    git(path, &["init", "-q"]);
+    write(path, "text.txt", b"one\ntwo\nthree\nfour\nfive\nsix\nseven\n");
+    write(path, "binary.dat", &(0..=255).collect::<Vec<u8>>());
+    write(path, "remove.txt", b"away");
+    write(path, "old name.txt", b"the same content before and after");
+    write(path, ".gitignore", b"ignored/\n*.log\n");
+    git(path, &["add", "."]);
+    git(path, &["commit", "-q", "-m", "first"]);
+    folder
+}
+
+fn write(folder: &Path, path: &str, content: &[u8]) {
+    let path = folder.join(path);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, content).unwrap();
+}
+
+fn clone_of(repository: &Path) -> Value {
+    json!({"repo_url": format!("file://{}", repository.display())})
+}
+
+async fn take(running: &Running<'_>, limit: usize) -> Snapshot {
+    running.harness().snapshot(&running.contact, limit).await.unwrap()
+}
+
+/// Gives the snapshot to a fresh sandbox and returns what was lost.
+async fn restore(running: &Running<'_>, snapshot: &Snapshot) -> Vec<String> {
+    running
+        .harness()
+        .health(&running.contact, PATIENCE)
+        .await
+        .unwrap();
+    running
+        .harness()
+        .restore(&running.contact, 1, snapshot)
+        .await
+        .unwrap()
+}
+
+fn damage(workspace: &Path) {
+    write(
+        workspace,
+        "text.txt",
+        b"one\ntwo\nTHREE\nfour\nfive\nsix\nseven\n",
+    );
+    write(workspace, "binary.dat", &[0, 255, 0, 7, 10, 13, 0]);
+    std::fs::remove_file(workspace.join("remove.txt")).unwrap();
+    git(workspace, &["mv", "old name.txt", "new \u{fc}name.txt"]);
+    write(workspace, "new/deep/file.bin", &[0, 1, 2, 255]);
+    write(workspace, "run.sh", b"#!/bin/sh\n");
+    std::fs::set_permissions(workspace.join("run.sh"), PermissionsExt::from_mode(0o750)).unwrap();
+    write(workspace, "ignored/big", b"not kept");
+    write(workspace, "debug.log", b"not kept");
+    symlink("/etc/passwd", workspace.join("out")).unwrap();
+    symlink("text.txt", workspace.join("in")).unwrap();
+}
+
+#[tokio::test]
+async fn every_kind_of_change_comes_back_in_another_sandbox() {
+    let repository = repository();
+    let model = Model::start([say("noted"), say("it is plover")]).await;
+    let place = Place::new();
+    let first = place
+        .start(&model.base, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    first.turn(&delivery("the codeword is plover")).await;
+    damage(&place.path("workspace"));
+    let status = git(
+        &place.path("workspace"),
+        &["status", "--porcelain", "--no-renames"],
+    );
+    let snapshot = take(&first, LIMIT).await;
+    assert_eq!(snapshot.lost, Vec::<String>::new());
+    first.sandboxd.stop().await;
+
+    let mut other = Place::new();
+    other.session = place.session;
+    let second = other.start(&model.base, clone_of(repository.path())).await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    // Again is fine, before and after a session took it.
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    let second = second.opened().await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+
+    let workspace = other.path("workspace");
+    let read = |path: &str| std::fs::read(workspace.join(path)).unwrap();
+    assert_eq!(read("text.txt"), b"one\ntwo\nTHREE\nfour\nfive\nsix\nseven\n");
+    assert_eq!(read("binary.dat"), [0, 255, 0, 7, 10, 13, 0]);
+    assert_eq!(read("new \u{fc}name.txt"), b"the same content before and after");
+    assert_eq!(read("new/deep/file.bin"), [0, 1, 2, 255]);
+    assert_eq!(
+        std::fs::read_link(workspace.join("out")).unwrap(),
+        Path::new("/etc/passwd")
+    );
+    assert_eq!(
+        std::fs::read_link(workspace.join("in")).unwrap(),
+        Path::new("text.txt")
+    );
+    let mode = std::fs::metadata(workspace.join("run.sh"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o750);
+    for gone in ["remove.txt", "old name.txt", "ignored", "debug.log"] {
+        assert!(std::fs::symlink_metadata(workspace.join(gone)).is_err(), "{gone}");
+    }
+    git(&workspace, &["add", "."]);
+    git(&place.path("workspace"), &["add", "."]);
+    let staged = git(&workspace, &["status", "--porcelain", "--no-renames"]);
+    assert_eq!(
+        staged,
+        git(
+            &place.path("workspace"),
+            &["status", "--porcelain", "--no-renames"]
+        )
+    );
+    assert!(!status.is_empty());
+
+    let (_, outcome) = second.turn(&delivery("what was the codeword?")).await;
+    assert_eq!(text(&outcome), "it is plover");
+    let asked = model.requests().last().unwrap().1.to_string();
+    assert!(
+        asked.contains("the codeword is plover") && asked.contains("noted"),
+        "{asked}"
+    );
+    assert_eq!(place.harness.messages(&second.contact).await.unwrap().len(), 4);
+    second.sandboxd.stop().await;
+}
+
+#[tokio::test]
+async fn own_commits_and_branches_come_back() {
+    let repository = repository();
+    let place = Place::new();
+    let first = place
+        .start(NOWHERE, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    let workspace = place.path("workspace");
+    git(&workspace, &["checkout", "-q", "-b", "fix/it"]);
+    write(&workspace, "text.txt", b"committed\n");
+    git(&workspace, &["commit", "-q", "-a", "-m", "mine"]);
+    write(&workspace, "text.txt", b"committed\nand not\n");
+    let head = git(&workspace, &["rev-parse", "HEAD"]);
+    let snapshot = take(&first, LIMIT).await;
+    assert_eq!(snapshot.lost, Vec::<String>::new());
+
+    let other = Place::new();
+    let second = other.start(NOWHERE, clone_of(repository.path())).await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    let workspace = other.path("workspace");
+    assert_eq!(git(&workspace, &["rev-parse", "HEAD"]), head);
+    assert_eq!(git(&workspace, &["symbolic-ref", "--short", "HEAD"]), "fix/it\n");
+    assert_eq!(git(&workspace, &["status", "--porcelain"]), " M text.txt\n");
+    assert_eq!(
+        std::fs::read(workspace.join("text.txt")).unwrap(),
+        b"committed\nand not\n"
+    );
+
+    // The branch moves on, so the clone no longer has what the commits are based on: only their changes come.
+    write(repository.path(), "other.txt", b"theirs");
+    git(repository.path(), &["add", "."]);
+    git(repository.path(), &["commit", "-q", "-m", "theirs"]);
+    let third = Place::new();
+    let moved = third.start(NOWHERE, clone_of(repository.path())).await;
+    let lost = restore(&moved, &snapshot).await;
+    assert!(
+        lost.len() == 1 && lost[0].contains("1 commits as such"),
+        "{lost:?}"
+    );
+    let workspace = third.path("workspace");
+    assert_eq!(
+        std::fs::read(workspace.join("text.txt")).unwrap(),
+        b"committed\nand not\n"
+    );
+    assert_eq!(std::fs::read(workspace.join("other.txt")).unwrap(), b"theirs");
+}
+
+#[tokio::test]
+async fn a_branch_that_moved_keeps_its_files_where_changes_conflict() {
+    let repository = repository();
+    let place = Place::new();
+    let first = place
+        .start(NOWHERE, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    let workspace = place.path("workspace");
+    write(
+        &workspace,
+        "text.txt",
+        b"one\ntwo\nMINE\nfour\nfive\nsix\nseven\n",
+    );
+    write(&workspace, "binary.dat", b"\0mine");
+    write(&workspace, "theirs.txt", b"mine");
+    let snapshot = take(&first, LIMIT).await;
+
+    write(
+        repository.path(),
+        "text.txt",
+        b"one\ntwo\nTHEIRS\nfour\nfive\nsix\nseven\n",
+    );
+    write(repository.path(), "theirs.txt", b"theirs");
+    git(repository.path(), &["add", "."]);
+    git(repository.path(), &["commit", "-q", "-m", "theirs"]);
+    let other = Place::new();
+    let second = other.start(NOWHERE, clone_of(repository.path())).await;
+    let lost = restore(&second, &snapshot).await.join("\n");
+    assert!(
+        lost.contains("the changes to text.txt: they conflict with the branch"),
+        "{lost}"
+    );
+    assert!(
+        lost.contains("the file theirs.txt: the branch has a file there now"),
+        "{lost}"
+    );
+    assert!(lost.contains("state/rejected.patch"), "{lost}");
+    let workspace = other.path("workspace");
+    let content = std::fs::read_to_string(workspace.join("text.txt")).unwrap();
+    assert!(
+        content.contains("THEIRS") && !content.contains("<<<<"),
+        "{content}"
+    );
+    assert_eq!(std::fs::read(workspace.join("binary.dat")).unwrap(), b"\0mine");
+    assert_eq!(std::fs::read(workspace.join("theirs.txt")).unwrap(), b"theirs");
+    let patch = std::fs::read_to_string(other.path("state/rejected.patch")).unwrap();
+    assert!(
+        patch.contains("+MINE") && !patch.contains("binary.dat"),
+        "{patch}"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_without_git_and_one_the_agent_made_a_repository_come_back() {
+    let place = Place::new();
+    let first = place.start(NOWHERE, json!({})).await.opened().await;
+    let workspace = place.path("workspace");
+    write(&workspace, "a/b.txt", b"kept");
+    write(&workspace, "node_modules/x/index.js", b"made by tools");
+    write(
+        &workspace,
+        "build/CACHEDIR.TAG",
+        b"Signature: 8a477f597d28d172789f06886806bc55",
+    );
+    let fifo = workspace.join("pipe");
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(fifo)
+            .status()
+            .unwrap()
+            .success()
+    );
+    let plain = take(&first, LIMIT).await;
+    let lost = plain.lost.join("\n");
+    assert!(
+        plain.lost.len() == 2 && lost.contains("node_modules") && lost.contains("build"),
+        "{lost}"
+    );
+
+    git(&workspace, &["init", "-q", "-b", "trunk"]);
+    write(&workspace, ".gitignore", b"node_modules\nbuild\n");
+    let unborn = take(&first, LIMIT).await;
+    git(&workspace, &["add", "."]);
+    git(&workspace, &["commit", "-q", "-m", "first"]);
+    write(&workspace, "a/b.txt", b"changed");
+    let born = take(&first, LIMIT).await;
+    for (snapshot, branch, content) in [
+        (plain, None, "kept"),
+        (unborn, Some("trunk"), "kept"),
+        (born, Some("trunk"), "changed"),
+    ] {
+        let other = Place::new();
+        let second = other.start(NOWHERE, json!({})).await;
+        assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+        let workspace = other.path("workspace");
+        assert_eq!(
+            std::fs::read_to_string(workspace.join("a/b.txt")).unwrap(),
+            content
+        );
+        assert!(!workspace.join("pipe").exists() && !workspace.join("node_modules").exists());
+        assert_eq!(workspace.join(".git").exists(), branch.is_some());
+        if let Some(branch) = branch {
+            assert_eq!(
+                git(&workspace, &["symbolic-ref", "--short", "HEAD"]).trim(),
+                branch
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_left_out_by_size_and_named() {
+    let repository = repository();
+    let model = Model::start([say("a reply that is kept")]).await;
+    let place = Place::new();
+    let first = place
+        .start(&model.base, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    first.turn(&delivery("remember this")).await;
+    let workspace = place.path("workspace");
+    let mut state = 1u64;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as u8
+        };
+        (0..length).map(|_| next()).collect()
+    };
+    write(&workspace, "small.bin", &noise(2_000));
+    write(&workspace, "middle.bin", &noise(20_000));
+    write(&workspace, "large.bin", &noise(300_000));
+    write(&workspace, "binary.dat", &noise(200_000));
+    let limit = 64 * 1024;
+    let snapshot = take(&first, limit).await;
+    assert!(snapshot.bytes.len() <= limit);
+    assert_eq!(snapshot.lost.len(), 2, "{:?}", snapshot.lost);
+    assert!(
+        snapshot.lost[0].contains("the changes to binary.dat"),
+        "{:?}",
+        snapshot.lost
+    );
+    assert!(
+        snapshot.lost[1].contains("the file large.bin: it does not fit (293 KiB)"),
+        "{:?}",
+        snapshot.lost
+    );
+    let other = Place::new();
+    let second = other.start(NOWHERE, clone_of(repository.path())).await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    let workspace = other.path("workspace");
+    assert!(workspace.join("middle.bin").exists() && !workspace.join("large.bin").exists());
+    let second = second.opened().await;
+    assert_eq!(second.harness().messages(&second.contact).await.unwrap().len(), 2);
+
+    let refused = first.harness().snapshot(&first.contact, 100).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Invalid);
+}
+
+/// The repository's own configuration names programs for everything git can call.
+#[tokio::test]
+async fn no_program_of_a_hostile_repository_is_run() {
+    let repository = repository();
+    write(
+        repository.path(),
+        ".gitattributes",
+        b"*.txt filter=evil diff=evil\n",
+    );
+    git(repository.path(), &["add", "."]);
+    git(repository.path(), &["commit", "-q", "-m", "attributes"]);
+    let place = Place::new();
+    let first = place
+        .start(NOWHERE, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    let workspace = place.path("workspace");
+    let witness = place.folder.path().join("witness");
+    let program = format!("touch {}; cat", witness.display());
+    for name in [
+        "filter.evil.clean",
+        "filter.evil.smudge",
+        "filter.evil.process",
+        "diff.evil.textconv",
+        "diff.evil.command",
+        "diff.external",
+        "core.fsmonitor",
+        "core.pager",
+        "pager.diff",
+        "core.sshCommand",
+        "credential.helper",
+        "core.alternateRefsCommand",
+        "gpg.program",
+        "core.editor",
+    ] {
+        git(&workspace, &["config", name, &program]);
+    }
+    git(&workspace, &["config", "filter.evil.required", "true"]);
+    for hook in ["post-index-change", "reference-transaction", "fsmonitor-watchman"] {
+        let path = workspace.join(".git/hooks").join(hook);
+        std::fs::write(&path, format!("#!/bin/sh\n{program}\n")).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    git(&workspace, &["config", "core.worktree", "/etc"]);
+    let secret = place.folder.path().join("secret");
+    std::fs::write(&secret, "canary").unwrap();
+    std::fs::write(workspace.join("text.txt"), "changed\n").unwrap();
+    let snapshot = take(&first, LIMIT).await;
+    assert_eq!(snapshot.lost, Vec::<String>::new());
+    assert!(!witness.exists());
+
+    let other = Place::new();
+    let second = other.start(NOWHERE, clone_of(repository.path())).await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    assert_eq!(
+        std::fs::read(other.path("workspace/text.txt")).unwrap(),
+        b"changed\n"
+    );
+
+    // A `.git` that leads elsewhere is no repository of this workspace.
+    std::fs::rename(workspace.join(".git"), place.folder.path().join("elsewhere")).unwrap();
+    symlink(place.folder.path().join("elsewhere"), workspace.join(".git")).unwrap();
+    assert!(take(&first, LIMIT).await.lost.join("\n").contains("history"));
+    assert!(!witness.exists());
+}
+
+#[tokio::test]
+async fn snapshots_wait_for_turns_and_for_their_session() {
+    let model = Model::start([crate::support::model::bash("sleep 60")]).await;
+    let place = Place::new();
+    let running = place.start(&model.base, json!({})).await;
+    running
+        .harness()
+        .health(&running.contact, PATIENCE)
+        .await
+        .unwrap();
+    let unbound = running
+        .harness()
+        .snapshot(&running.contact, LIMIT)
+        .await
+        .unwrap_err();
+    assert_eq!(unbound.kind(), ErrorKind::WrongState);
+    let running = running.opened().await;
+    let delivered = delivery("work");
+    let _events = running.send(&delivered).await;
+    let path = format!("/lap/snapshot?limit_bytes={LIMIT}");
+    let (status, problem) = call(&running, "GET", &path, Value::Null).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("busy")));
+    running
+        .harness()
+        .abort(&running.contact, delivered.turn)
+        .await
+        .unwrap();
+    let (status, _) = raw(&running, "GET", &path, None, Vec::new()).await;
+    assert_eq!(status.as_u16(), 401);
+}
+
+#[tokio::test]
+async fn hostile_stale_and_late_restorations_are_refused_and_change_nothing() {
+    let place = Place::new();
+    let first = place.start(NOWHERE, json!({})).await.opened().await;
+    write(&place.path("workspace"), "file", b"x");
+    let snapshot = take(&first, LIMIT).await;
+
+    let other = Place::new();
+    let second = other.start(NOWHERE, json!({})).await;
+    second.harness().health(&second.contact, PATIENCE).await.unwrap();
+    let token = second.contact.token.expose().to_owned();
+    let restore = async |fence: &str, token: Option<&str>, body: Vec<u8>| {
+        let path = format!("/lap/restore{fence}");
+        raw(&second, "POST", &path, token, body).await.0.as_u16()
+    };
+    assert_eq!(restore("?fence=5", None, snapshot.bytes.clone()).await, 401);
+    assert_eq!(restore("", Some(&token), snapshot.bytes.clone()).await, 400);
+    for hostile in [
+        Vec::new(),
+        b"rubbish".to_vec(),
+        snapshot.bytes[..snapshot.bytes.len() - 40].to_vec(),
+    ] {
+        assert_eq!(restore("?fence=5", Some(&token), hostile).await, 400);
+    }
+    assert_eq!(
+        restore("?fence=5", Some(&token), vec![0; (64 << 20) + 1]).await,
+        413
+    );
+    assert_eq!(std::fs::read_dir(other.path("workspace")).unwrap().count(), 0);
+    assert!(!other.path("state/restored.json").exists());
+    let stale = second
+        .harness()
+        .restore(&second.contact, 4, &snapshot)
+        .await
+        .unwrap_err();
+    assert_eq!(stale.kind(), ErrorKind::Stale);
+    assert_eq!(
+        restore("?fence=5", Some(&token), snapshot.bytes.clone()).await,
+        200
+    );
+    assert!(other.path("workspace/file").exists());
+
+    let third = Place::new();
+    let bound = third.start(NOWHERE, json!({})).await.opened().await;
+    let late = bound
+        .harness()
+        .restore(&bound.contact, 1, &snapshot)
+        .await
+        .unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::WrongState);
+}
+
+/// A crash in the middle leaves half of the files; the next attempt begins again.
+#[tokio::test]
+async fn a_restoration_that_broke_off_is_done_again_from_the_start() {
+    let repository = repository();
+    let place = Place::new();
+    let first = place
+        .start(NOWHERE, clone_of(repository.path()))
+        .await
+        .opened()
+        .await;
+    damage(&place.path("workspace"));
+    let snapshot = take(&first, LIMIT).await;
+    let other = Place::new();
+    let second = other.start(NOWHERE, clone_of(repository.path())).await;
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    let marker = other.path("state/restored.json");
+    let mut content: Value = serde_json::from_slice(&std::fs::read(&marker).unwrap()).unwrap();
+    content["lost"] = Value::Null;
+    std::fs::write(&marker, content.to_string()).unwrap();
+    std::fs::remove_file(other.path("workspace/run.sh")).unwrap();
+    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
+    assert!(other.path("workspace/run.sh").exists());
+    eventually("the staging folder is removed", || {
+        !other.path("state/restoring").exists()
+    })
+    .await;
+}
