@@ -49,4 +49,4 @@ mod work;
 
 pub use link::Counts;
 pub use migrate::Migrated;
-pub use store::{PostgresOptions, PostgresStore};
+pub use store::{PostgresOptions, PostgresStore, Seen};

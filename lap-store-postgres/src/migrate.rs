@@ -75,7 +75,7 @@ async fn migrate(connection: &mut PgConnection, names: &Names) -> Answer<Migrate
 }
 
 /// The schema's version; 0 when there is none.
-async fn version(connection: &mut PgConnection, names: &Names) -> Answer<i64> {
+pub(crate) async fn version(connection: &mut PgConnection, names: &Names) -> Answer<i64> {
     // Asked of the catalogue's tables: `to_regclass` may answer from a cache that is older than the lock.
     let text = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
                 WHERE n.nspname = $1 AND c.relname = 'migrations')";

@@ -1,7 +1,7 @@
 //! Tells a transaction pooler between this process and the server, which breaks what a connection remembers: prepared
 //! statements, settings, LISTEN.
 
-use lap_core::error::{Error, ErrorKind};
+use lap_core::error::{Error, ErrorKind, Result};
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _, Row as _};
 
@@ -17,9 +17,7 @@ const READS: u32 = 20;
 /// # Errors
 /// `Unsupported` when there is one.
 pub(crate) async fn refuse(options: &PgConnectOptions, mark: &str) -> Answer<()> {
-    if is_pooled_host(options.get_host()) {
-        return Err(Failure::Refused(refusal(options.get_host())));
-    }
+    refuse_host(options.get_host()).map_err(Failure::Refused)?;
     let mut first = options.connect().await?;
     let mut second = options.connect().await?;
     let found = is_pooled(&mut first, &mut second, mark).await;
@@ -27,6 +25,14 @@ pub(crate) async fn refuse(options: &PgConnectOptions, mark: &str) -> Answer<()>
     let _ = (first.close().await, second.close().await);
     if found? {
         return Err(Failure::Refused(refusal(options.get_host())));
+    }
+    Ok(())
+}
+
+/// Refuses a host whose name says that it is a pooler.
+pub(crate) fn refuse_host(host: &str) -> Result<()> {
+    if is_pooled_host(host) {
+        return Err(refusal(host));
     }
     Ok(())
 }
@@ -55,7 +61,7 @@ async fn seen(connection: &mut PgConnection) -> Answer<Option<String>> {
 }
 
 /// Neon's pooled hosts say so in their names.
-pub(crate) fn is_pooled_host(host: &str) -> bool {
+fn is_pooled_host(host: &str) -> bool {
     host.split('.').next().is_some_and(|name| name.ends_with("-pooler"))
 }
 

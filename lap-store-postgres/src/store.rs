@@ -54,6 +54,16 @@ impl PostgresOptions {
         }
     }
 
+    /// Whether the options make sense, as far as that can be told without the server.
+    ///
+    /// # Errors
+    /// `Invalid` when the address is none or the schema has no usable name; `Unsupported` when the host's name says
+    /// that it is a transaction pooler.
+    pub fn check(&self) -> Result<()> {
+        Names::new(&self.schema)?;
+        pooler::refuse_host(self.connect_options()?.get_host())
+    }
+
     /// The parsed address. The message of a wrong one does not repeat it, because it holds a password.
     fn connect_options(&self) -> Result<PgConnectOptions> {
         let options = PgConnectOptions::from_str(self.url.expose()).map_err(|_| {
@@ -171,6 +181,33 @@ impl PostgresStore {
         Ok(migrated)
     }
 
+    /// Looks at the server without changing anything.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::connect`].
+    pub async fn look(options: &PostgresOptions) -> Result<Seen> {
+        let names = Names::new(&options.schema)?;
+        let connect = options.connect_options()?;
+        let failed = |failure: crate::error::Failure| failure.explain(OPERATION);
+        pooler::refuse(&connect, &process_name()).await.map_err(failed)?;
+        let mut connection = connect
+            .connect()
+            .await
+            .map_err(|error| from_sqlx(OPERATION, error))?;
+        let limits = settings::Limits::read(&mut connection).await.map_err(failed)?;
+        let schema = migrate::version(&mut connection, &names).await.map_err(failed)?;
+        let server: String = sqlx::query_scalar("SELECT current_setting('server_version')")
+            .fetch_one(&mut connection)
+            .await
+            .map_err(|error| from_sqlx(OPERATION, error))?;
+        close(connection).await;
+        Ok(Seen {
+            server,
+            schema,
+            connections: options.connections.unwrap_or_else(|| limits.size()),
+        })
+    }
+
     /// Ends the store after the calls that run, and disconnects. Later calls are refused. A host's pool stays open.
     pub async fn close(&self) {
         self.wire.stop();
@@ -202,6 +239,32 @@ impl PostgresStore {
     pub(crate) fn claimed(&self, platform: PlatformHash, since: i64) {
         let mut claims = self.last_claims.lock().unwrap_or_else(PoisonError::into_inner);
         claims.insert(platform, since);
+    }
+}
+
+/// What [`PostgresStore::look`] saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The server's version.
+    pub server: String,
+    /// The version of the schema; 0 when there is none yet.
+    pub schema: i64,
+    /// How many connections a process would use, besides the one for hints.
+    pub connections: u32,
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            server,
+            schema,
+            connections,
+        } = self;
+        write!(f, "PostgreSQL {server}, {connections} connections, ")?;
+        match schema {
+            0 => f.write_str("the schema will be made"),
+            version => write!(f, "schema {version}"),
+        }
     }
 }
 

@@ -25,6 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         &[
             "lap-core",
             "lap-store-sqlite",
+            "lap-store-postgres",
             "lap-harness",
             "lap-sandboxd",
             "lap-local",

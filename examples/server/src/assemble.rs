@@ -13,10 +13,12 @@ use lap_core::id::{Entropy, SystemEntropy};
 use lap_core::runtime::SandboxRuntime as _;
 use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
+use lap_core::store::Store;
 use lap_core::time::{Clock, SystemClock};
 use lap_core::vault::Vault;
 use lap_harness::SandboxdHarness;
 use lap_local::{LocalConfig, LocalRuntime};
+use lap_store_postgres::{PostgresOptions, PostgresStore};
 use lap_store_sqlite::{SqliteOptions, SqliteStore};
 use lap_vault::{LocalVault, LocalVaultConfig, VaultCommand, VaultProcessConfig};
 
@@ -53,9 +55,8 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         Some(key) => Sealer::from_base64(key.expose())?,
         None => Sealer::plaintext(),
     };
-    let Database::Sqlite(path) = &config.database;
-    let store = SqliteStore::open(SqliteOptions::new(path, Arc::clone(&clock))).await?;
-    let identity = Identity::load(&store, &sealer, &*entropy, &*clock).await?;
+    let store = open_store(&config.database, Arc::clone(&clock)).await?;
+    let identity = Identity::load(&*store, &sealer, &*entropy, &*clock).await?;
     let program = std::env::current_exe().map_err(|error| {
         Error::new(
             ErrorKind::Internal,
@@ -82,7 +83,7 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
     let runtime = LocalRuntime::open(local).await?;
     let isolation = runtime.capabilities().isolation;
     let parts = Backends {
-        store: Arc::new(store),
+        store,
         runtime: Arc::new(runtime),
         vault: Arc::clone(&vault) as Arc<dyn Vault>,
         harness: Arc::new(SandboxdHarness::new()),
@@ -96,6 +97,18 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         vault,
         isolation,
         _demo_model: demo_model,
+    })
+}
+
+/// The store that the configuration names.
+pub(crate) async fn open_store(database: &Database, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>> {
+    Ok(match database {
+        Database::Sqlite(path) => Arc::new(SqliteStore::open(SqliteOptions::new(path, clock)).await?),
+        Database::Postgres(address) => {
+            let mut options = PostgresOptions::new(address.clone());
+            options.application_name = "lap-server".to_owned();
+            Arc::new(PostgresStore::connect(options).await?)
+        }
     })
 }
 

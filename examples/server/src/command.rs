@@ -2,6 +2,7 @@
 
 pub(crate) mod check_config;
 pub(crate) mod doctor;
+pub(crate) mod migrate;
 pub(crate) mod print;
 pub(crate) mod print_config;
 
@@ -55,6 +56,8 @@ pub(crate) enum Verb {
     Config(PrintConfig),
     /// Say whether the server would start with this configuration: exit code 0, or 2 and what is wrong
     CheckConfig,
+    /// Bring the database's schema up to this version, and exit; a start does the same
+    Migrate,
     /// Look at this machine: isolation, harnesses, gateway, data folder, database, port
     Doctor,
     /// What runs inside a sandbox; started by the server.

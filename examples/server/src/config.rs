@@ -150,8 +150,10 @@ impl BaseUrl {
 }
 
 /// The store that `DATABASE_URL` names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Database {
+    /// The address of a PostgreSQL database, which holds a password.
+    Postgres(Secret),
     /// A SQLite file; absolute. Neither the file nor its folder need exist.
     Sqlite(PathBuf),
 }

@@ -14,7 +14,7 @@ mod try_prompt;
 
 use std::process::ExitCode;
 
-use command::{Command, Verb, check_config, configuration, doctor, print, print_config};
+use command::{Command, Verb, check_config, configuration, doctor, migrate, print, print_config};
 use config::{Flags, GeneratedKeys};
 
 fn main() -> ExitCode {
@@ -23,6 +23,9 @@ fn main() -> ExitCode {
         Verb::CheckConfig => check_config::run(flags),
         Verb::Config(what) => print_config::run(&what, flags),
         Verb::Doctor => block_on(Threads::One, doctor::run(flags)),
+        Verb::Migrate => configured(flags, GeneratedKeys::Preview, |config| {
+            block_on(Threads::One, migrate::run(config))
+        }),
         Verb::Serve => configured(flags, GeneratedKeys::Keep, |config| {
             block_on(Threads::Many, serve::run(config))
         }),

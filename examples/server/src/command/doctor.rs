@@ -98,11 +98,11 @@ pub(crate) async fn run(flags: Flags) -> ExitCode {
     section("Programs", programs::look(config.as_ref()).await);
     if let Some(config) = &config {
         section("Model gateway", vec![gateway::look(&config.gateway).await]);
-        let Database::Sqlite(file) = &config.database;
-        section(
-            "Storage",
-            [folder::look(&config.data_dir), database::look(file)].concat(),
-        );
+        let found = match &config.database {
+            Database::Sqlite(file) => database::look(file),
+            Database::Postgres(address) => vec![database::ask(address).await],
+        };
+        section("Storage", [folder::look(&config.data_dir), found].concat());
         section("Network", vec![port::look(&config.listen)]);
     }
     if is_fit {

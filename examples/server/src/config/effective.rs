@@ -61,7 +61,7 @@ fn unset(need: Need) -> String {
 
 fn shown(setting: &Setting, parsed: &Parsed) -> String {
     match parsed {
-        Parsed::Secret(_) => "(hidden)".into(),
+        Parsed::Secret(_) | Parsed::Postgres(_) => "(hidden)".into(),
         // A SQLite address holds no password, though other addresses in the same variable may.
         Parsed::SqliteFile(path) => format!("sqlite:{path}"),
         Parsed::Text(_) if setting.secret => "(hidden)".into(),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
 use super::keys::{self, GeneratedKey};
+use super::parse::Parsed;
 use super::passthrough::{self, ContainerEnv};
 use super::report::Report;
 use super::source::{Inputs, Layers, Source};
@@ -74,7 +75,7 @@ fn assemble(
             is_assumed: values.source("BASE_URL") == Some(&Source::Default),
         },
         data_dir: absolute(&inputs.folder, values.text("LAP_DATA_DIR")?),
-        database: Database::Sqlite(absolute(&inputs.folder, values.text("DATABASE_URL")?)),
+        database: database(values, &inputs.folder)?,
         master_key: values.secret("MASTER_KEY")?,
         encryption_key: values.secret("ENCRYPTION_KEY"),
         generated_keys,
@@ -100,6 +101,14 @@ fn assemble(
         },
         warnings: Vec::new(),
     })
+}
+
+fn database(values: &Values, folder: &Path) -> Option<Database> {
+    match values.get("DATABASE_URL")?.0 {
+        Parsed::Postgres(address) => Some(Database::Postgres(address.clone())),
+        Parsed::SqliteFile(path) => Some(Database::Sqlite(absolute(folder, path))),
+        _ => None,
+    }
 }
 
 /// Processes of other working directories use these paths.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
+use lap_store_postgres::PostgresOptions;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use url::Url;
@@ -25,6 +26,8 @@ pub(crate) enum Parsed {
     Span(Duration),
     /// A yes or no.
     Switch(bool),
+    /// The address of a PostgreSQL database.
+    Postgres(Secret),
     /// The path of a SQLite file.
     SqliteFile(String),
 }
@@ -66,13 +69,18 @@ fn database(text: &str) -> Result<Parsed, String> {
         .map(|(scheme, _)| scheme.to_ascii_lowercase());
     match scheme.as_deref() {
         Some("sqlite") => sqlite_file(&text["sqlite:".len()..]),
-        Some("postgres" | "postgresql") => Err("names a PostgreSQL database, but the PostgreSQL store is not part of \
-             this build yet; use a SQLite file for now"
-            .into()),
-        _ => Err("has no known scheme; the known ones are sqlite: (a file), postgres:// and postgresql:// (not part \
-             of this build yet)"
-            .into()),
+        Some("postgres" | "postgresql") => postgres(text),
+        _ => Err("has no known scheme; the known ones are sqlite: (a file), postgres:// and postgresql://".into()),
     }
+}
+
+/// Whether it leads to a pooler shows in the host's name at best; the store finds the others out when it connects.
+fn postgres(text: &str) -> Result<Parsed, String> {
+    let address = Secret::new(text);
+    PostgresOptions::new(address.clone())
+        .check()
+        .map(|()| Parsed::Postgres(address))
+        .map_err(|error| format!("cannot be used: {}", error.message()))
 }
 
 fn sqlite_file(rest: &str) -> Result<Parsed, String> {

@@ -34,10 +34,11 @@ pub(crate) const SETTINGS: &[Setting] = &[
         secret: true,
         summary: "Where agents, sessions and events are stored. The scheme picks the store.",
         details: "`sqlite:lap.db` and `sqlite://lap.db` name a file relative to the working directory, \
-                  `sqlite:///srv/lap.db` an absolute one. PostgreSQL (`postgres://`, `postgresql://`) is known but \
-                  not part of this build yet, so such an address is refused. It will have to be a direct, non-pooled \
-                  connection: migrations take advisory locks, which poolers such as PgBouncer block (on Neon, choose \
-                  \"Direct\" in the connection details).",
+                  `sqlite:///srv/lap.db` an absolute one. `postgres://user:password@host/database` (or \
+                  `postgresql://`) names a PostgreSQL database, which any number of servers may share; the tables live \
+                  in its schema `lap` and are made at the start, or before it by `lap-server migrate`. It has to be a \
+                  direct connection, or a pooler in session mode: a transaction pooler is refused (on Neon, choose \
+                  \"Direct\" in the connection details). Add `sslmode=verify-full` to check the server's certificate.",
         example: "sqlite:lap-data/lap.db",
         template: Some("sqlite:lap-data/lap.db"),
     },

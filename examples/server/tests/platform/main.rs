@@ -5,8 +5,11 @@
 mod client;
 mod crash;
 mod hostile;
+mod hostile_repository;
+mod lab;
 mod main_job;
 mod model;
+mod opencode;
 mod refusals;
 mod secrets;
 mod server;

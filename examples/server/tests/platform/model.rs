@@ -1,5 +1,5 @@
 //! An OpenAI-compatible model in this process that keeps every request it saw. The last user text steers it:
-//! `TOOL: <command>` one bash call and then the result, `SLOW <n>` n chunks 250 ms apart, `FAIL <status>` an
+//! `TOOL: <command>` one bash call and then the result, `CALL <tool> <json>` the same with any tool, `SLOW <n>` n chunks 250 ms apart, `FAIL <status>` an
 //! error, anything else an echo.
 
 use std::sync::{Arc, Mutex};
@@ -25,6 +25,7 @@ pub(crate) struct Seen {
 pub(crate) struct Model {
     pub(crate) base: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    cut_off: Arc<Mutex<Vec<String>>>,
 }
 
 impl Model {
@@ -33,7 +34,7 @@ impl Model {
         let base = format!("http://{}", listener.local_addr().unwrap());
         let model = Self {
             base,
-            seen: Arc::default(),
+            ..Self::default()
         };
         let app = Router::new()
             .route("/v1/chat/completions", post(complete))
@@ -46,6 +47,11 @@ impl Model {
         self.seen.lock().unwrap().clone()
     }
 
+    /// Whether whoever asked this went away before the answer was complete.
+    pub(crate) fn was_cut_off(&self, text: &str) -> bool {
+        self.cut_off.lock().unwrap().iter().any(|cut| cut == text)
+    }
+
     /// How many requests had this as their last user text.
     pub(crate) fn asked(&self, text: &str) -> usize {
         self.seen()
@@ -55,7 +61,39 @@ impl Model {
     }
 }
 
+/// Notes an answer that is dropped before its end.
+struct Watch {
+    model: Model,
+    text: String,
+    complete: bool,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if !self.complete {
+            self.model.cut_off.lock().unwrap().push(std::mem::take(&mut self.text));
+        }
+    }
+}
+
 async fn complete(State(model): State<Model>, headers: HeaderMap, body: Bytes) -> Response {
+    let text = last_user_text(&serde_json::from_slice(&body).unwrap());
+    let response = reply(&model, headers, body);
+    let (parts, body) = response.into_parts();
+    let watch = Watch { model, text, complete: false };
+    let watched = stream::unfold((body.into_data_stream(), watch), |(mut body, mut watch)| async move {
+        match body.next().await {
+            Some(piece) => Some((piece, (body, watch))),
+            None => {
+                watch.complete = true;
+                None
+            }
+        }
+    });
+    Response::from_parts(parts, Body::from_stream(watched))
+}
+
+fn reply(model: &Model, headers: HeaderMap, body: Bytes) -> Response {
     let body: Value = serde_json::from_slice(&body).unwrap();
     model.seen.lock().unwrap().push(Seen {
         headers,
@@ -85,15 +123,10 @@ async fn complete(State(model): State<Model>, headers: HeaderMap, body: Bytes) -
             .into_response();
     }
     if let Some(command) = text.strip_prefix("TOOL: ") {
-        let arguments = json!({ "command": command }).to_string();
-        let call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": "bash", "arguments": arguments}});
-        return chunks(
-            vec![
-                json!({"delta": {"tool_calls": [call]}}),
-                json!({"delta": {}, "finish_reason": "tool_calls"}),
-            ],
-            0,
-        );
+        return call("bash", &json!({ "command": command }).to_string());
+    }
+    if let Some((tool, input)) = text.strip_prefix("CALL ").and_then(|call| call.split_once(' ')) {
+        return call(tool, input);
     }
     if let Some(count) = text
         .strip_prefix("SLOW ")
@@ -102,6 +135,12 @@ async fn complete(State(model): State<Model>, headers: HeaderMap, body: Bytes) -
         return answer((0..count).map(|number| format!("chunk{number} ")).collect(), 250);
     }
     answer(vec![format!("PONG {text}")], 0)
+}
+
+fn call(tool: &str, input: &str) -> Response {
+    let call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": tool, "arguments": input}});
+    let said = json!({"delta": {"tool_calls": [call]}});
+    chunks(vec![said, json!({"delta": {}, "finish_reason": "tool_calls"})], 0)
 }
 
 fn answer(texts: Vec<String>, pause: u64) -> Response {

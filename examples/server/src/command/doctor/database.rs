@@ -1,9 +1,12 @@
-//! Can the database file be opened, and is it one?
+//! Can the database be used?
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
+use lap_core::error::chain;
+use lap_core::secret::Secret;
+use lap_store_postgres::{PostgresOptions, PostgresStore};
 use rustix::fs::{Access, access};
 
 use super::folder::nearest_existing;
@@ -32,6 +35,14 @@ pub(super) fn look(file: &Path) -> Vec<Finding> {
         Err(error) if error.kind() == ErrorKind::NotFound => missing(file),
         Err(error) => Finding::bad("database", format!("{shown} cannot be read: {error}")),
     }]
+}
+
+/// Changes nothing.
+pub(super) async fn ask(address: &Secret) -> Finding {
+    match PostgresStore::look(&PostgresOptions::new(address.clone())).await {
+        Ok(seen) => Finding::good("database", seen.to_string()),
+        Err(error) => Finding::bad("database", chain(&error)).advise("see DATABASE_URL in lap-server --help"),
+    }
 }
 
 fn missing(file: &Path) -> Finding {

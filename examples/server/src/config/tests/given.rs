@@ -13,7 +13,7 @@ fn the_five_required_settings_alone_are_enough() {
     let folder = tempfile::tempdir().unwrap();
     let config = load(&inputs(folder.path(), Flags::default(), &FIVE)).unwrap();
     assert_eq!(config.environment, Environment::Development);
-    assert_eq!(config.database, Database::Sqlite(folder.path().join("lap.db")));
+    assert!(matches!(&config.database, Database::Sqlite(file) if *file == folder.path().join("lap.db")));
     assert_eq!(config.data_dir, folder.path().join("lap-data"));
     assert!(config.master_key.matches("canary-master-key") && config.encryption_key.is_none());
     assert_eq!(
@@ -154,7 +154,7 @@ fn every_secret_can_come_from_a_file() {
         .collect();
     let config = load(&inputs).unwrap();
     assert!(config.master_key.matches("from-a-file"));
-    assert_eq!(config.database, Database::Sqlite(folder.path().join("other.db")));
+    assert!(matches!(&config.database, Database::Sqlite(file) if *file == folder.path().join("other.db")));
     assert!(config.encryption_key.unwrap().matches(ENCRYPTION_KEY));
     let linear = config.linear.unwrap();
     assert!(

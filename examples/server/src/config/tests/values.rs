@@ -21,6 +21,8 @@ fn right_values_are_understood() {
             "sqlite:///srv/lap.db?mode=rwc",
             "sqlite:/srv/lap.db",
         ),
+        ("DATABASE_URL", "postgres://u:canary@h/db", "(hidden)"),
+        ("DATABASE_URL", "postgresql://h/db?sslmode=verify-full", "(hidden)"),
         (
             "LITELLM_API_BASE",
             "http://10.0.0.1:4000///",
@@ -76,13 +78,13 @@ fn wrong_values_are_refused_with_the_reason() {
 const WRONG: &[(&str, &str, &str)] = &[
     (
         "DATABASE_URL",
-        "postgres://u:canary@h/db",
-        "not part of this build yet",
+        "postgres://u:canary@h:port/db",
+        "not an address of a PostgreSQL database",
     ),
     (
         "DATABASE_URL",
-        "postgresql://u:canary@h/db",
-        "SQLite file for now",
+        "postgresql://u:canary@ep-x-1-pooler.eu-central-1.aws.neon.tech/db",
+        "name the direct host ep-x-1.eu-central-1.aws.neon.tech",
     ),
     ("DATABASE_URL", "mysql://h/db", "known ones are sqlite:"),
     ("DATABASE_URL", "sqlite::memory:", "name a file"),

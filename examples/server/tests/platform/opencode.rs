@@ -1,0 +1,116 @@
+//! The whole chain with real parts: this server, its vault, sandboxd, opencode from npm, a LiteLLM proxy from PyPI, and
+//! behind it a model that notes what it saw.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::client::eventually;
+use crate::lab::{GATEWAY_KEY, Lab, UPSTREAM_KEY};
+use crate::server::Server;
+
+async fn ready(server: &Server, session: &str) -> Value {
+    eventually("the session is ready", async || {
+        let (_, found) = server.client.get(&format!("/sessions/{session}")).await;
+        match found["status"].as_str() {
+            Some("ready") => Ok(found),
+            Some("failed" | "dead") => panic!("{found}"),
+            _ => Err(found.to_string()),
+        }
+    })
+    .await
+}
+
+fn opencode_agent(more: Value) -> Value {
+    let mut agent = json!({"harness": "opencode", "model": "test-model"});
+    for (name, value) in more.as_object().unwrap() {
+        agent[name] = value.clone();
+    }
+    agent
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn opencode_works_through_the_platform() {
+    let Some(lab) = Lab::get() else { return };
+    let server = lab.server(&[]).await;
+    let client = &server.client;
+    let agent = client.agent(opencode_agent(json!({"prompt": "Answer like a lighthouse keeper."}))).await;
+    let session = client.session(&agent, json!({"title": "first"})).await;
+    ready(&server, &session).await;
+    let watching = {
+        let (client, session) = (client.clone(), session.clone());
+        tokio::spawn(async move { client.events_until(&session, 0, |frame| frame.is("turn.finished")).await })
+    };
+    let text = "TOOL: echo made-by-opencode > made.txt; echo SID=$SESSION_ID KEY=$LITELLM_API_KEY; cat made.txt";
+    let (status, reply) = client.message(&session, text).await;
+    assert_eq!(status, 200, "{reply}");
+    let said = reply["parts"].to_string();
+    assert!(said.contains("TOOL_RESULT_SEEN") && said.contains("made-by-opencode"), "{said}");
+    assert!(said.contains(&format!("SID={session}")) && said.contains("KEY=stub_"), "{said}");
+    let made = server.sandbox_folders()[0].join("workspace/made.txt");
+    assert_eq!(std::fs::read_to_string(made).unwrap(), "made-by-opencode\n");
+
+    let frames = watching.await.unwrap();
+    let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id).collect();
+    assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "ids without gaps");
+    let events: Vec<&Value> = frames.iter().map(|frame| &frame.data["event"]).collect();
+    assert!(events.iter().any(|event| event["type"] == "message.part.delta"), "streamed text");
+    assert!(
+        events.iter().any(|event| event["properties"]["part"]["state"]["status"] == "completed"),
+        "a tool ran"
+    );
+
+    let upstream: Vec<_> = lab.model.seen().into_iter().filter(|seen| seen.body.to_string().contains(&session) || seen.body.to_string().contains("made-by-opencode")).collect();
+    assert!(upstream.len() >= 2, "two model calls");
+    assert!(upstream[0].body.to_string().contains("lighthouse keeper"), "the agent's prompt");
+    for seen in &upstream {
+        assert_eq!(seen.headers["authorization"], format!("Bearer {UPSTREAM_KEY}").as_str());
+        assert!(!seen.body.to_string().contains(GATEWAY_KEY));
+    }
+
+    let (status, reply) = client.message(&session, "and again").await;
+    assert_eq!(status, 200, "{reply}");
+    assert!(reply["parts"].to_string().contains("PONG and again"), "{reply}");
+    let (_, messages) = client.get(&format!("/sessions/{session}/messages")).await;
+    let roles: Vec<_> = messages.as_array().unwrap().iter().map(|message| message["info"]["role"].clone()).collect();
+    assert_eq!(roles, ["user", "assistant", "assistant", "user", "assistant"], "{messages}");
+
+    let (status, _) = client.delete(&format!("/sessions/{session}")).await;
+    assert_eq!(status, 200);
+    server.nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_abort_reaches_the_model_and_errors_reach_the_client() {
+    let Some(lab) = Lab::get() else { return };
+    let server = lab.server(&[]).await;
+    let client = &server.client;
+    let agent = client.agent(opencode_agent(json!({}))).await;
+    let session = client.session(&agent, json!({})).await;
+    ready(&server, &session).await;
+    let waiting = {
+        let (client, session) = (client.clone(), session.clone());
+        tokio::spawn(async move { client.message(&session, "SLOW 401").await })
+    };
+    eventually("the model is asked", async || {
+        (lab.model.asked("SLOW 401") > 0).then_some(()).ok_or_else(String::new)
+    })
+    .await;
+    let (status, _) = client.post(&format!("/sessions/{session}/abort"), &json!({})).await;
+    assert_eq!(status, 200);
+    let (status, answer) = waiting.await.unwrap();
+    assert_eq!(status, 409, "{answer}");
+    eventually("the model is told to stop", async || {
+        lab.model.was_cut_off("SLOW 401").then_some(()).ok_or_else(String::new)
+    })
+    .await;
+
+    let (status, answer) = client.message(&session, "FAIL 403").await;
+    assert_eq!(status, 502, "{answer}");
+    assert!(answer.to_string().contains("the model is out of order"), "{answer}");
+    let (status, reply) = client.message(&session, "still here").await;
+    assert_eq!(status, 200, "{reply}");
+    assert!(reply["parts"].to_string().contains("PONG still here"), "{reply}");
+    assert_eq!(client.turn_states(&session).await, ["aborted", "failed", "completed"]);
+    let _ = Duration::ZERO;
+}
