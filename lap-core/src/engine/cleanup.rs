@@ -6,25 +6,27 @@ use std::time::Duration;
 use super::core::Core;
 use super::work::Next;
 use crate::error::Result;
+use crate::sandbox::SandboxState;
 use crate::store::WorkItem;
 
-/// How long a call of a bring-up that has lost its sandbox may still be on its way to the vault or the runtime.
+/// How long a call of a worker that has lost its sandbox may still be on its way to the vault or the runtime.
 const STRAGGLE: Duration = Duration::from_secs(60);
 
 /// First the stubs die, then the processes and files go, then the row says so.
 ///
-/// Vault and runtime know no fences. A sandbox that ended before it had an address may still be attached or launched
-/// by a bring-up that has not noticed, so it is removed once more when no such call can be left.
+/// Vault and runtime know no fences: a bring-up or an adoption that has not noticed the end, or a process that crashed
+/// meanwhile, may have attached or launched the sandbox after this. So it is removed once more, when no such call can
+/// be left.
 pub(super) async fn run(core: &Arc<Core>, item: &WorkItem) -> Result<Next> {
     let sandbox = item.key().parse()?;
     core.parts.vault.detach(sandbox).await?;
     core.parts.runtime.stop(sandbox, core.config.stop_grace).await?;
     if let Some(row) = core.parts.store.sandbox(sandbox).await?
-        && row.address.is_none()
+        && row.state != SandboxState::Gone
     {
-        let age = core.parts.clock.now().since(row.state_since);
-        if age < STRAGGLE {
-            return Ok(Next::Again(STRAGGLE - age));
+        let ended_for = core.parts.clock.now().since(row.state_since);
+        if ended_for < STRAGGLE {
+            return Ok(Next::Again(STRAGGLE - ended_for));
         }
     }
     core.parts.store.bury_sandbox(sandbox).await?;

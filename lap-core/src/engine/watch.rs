@@ -71,38 +71,31 @@ async fn persist<F: Future<Output = Result<()>>>(core: &Core, step: impl Fn() ->
 
 /// A sandbox exists. Its row was committed before its launch, so one without a live row is an orphan.
 async fn meet(core: &Core, id: SandboxId) -> Result<()> {
-    if let Some(sandbox) = live(core, id).await? {
-        let adopted = adopt(core, &sandbox).await?;
-        // It may have been removed meanwhile, and the vault must not keep it then.
-        if !adopted || live(core, id).await?.is_some() {
-            return Ok(());
+    match core.parts.store.sandbox(id).await? {
+        Some(sandbox) if sandbox.state.is_live() => adopt(core, &sandbox).await,
+        _ => {
+            tracing::info!(lap.sandbox.id = %id, "removing a sandbox that belongs to nothing");
+            let place = Some(core.parts.runtime.capabilities().place);
+            let cleanup = NewWork {
+                kind: WorkKind::Cleanup,
+                key: id.to_string(),
+                place,
+                after: Duration::ZERO,
+            };
+            core.parts.store.enqueue(vec![cleanup]).await?;
+            core.work_is_due();
+            Ok(())
         }
     }
-    tracing::info!(lap.sandbox.id = %id, "removing a sandbox that belongs to nothing");
-    let place = Some(core.parts.runtime.capabilities().place);
-    let cleanup = NewWork {
-        kind: WorkKind::Cleanup,
-        key: id.to_string(),
-        place,
-        after: Duration::ZERO,
-    };
-    core.parts.store.enqueue(vec![cleanup]).await?;
-    core.work_is_due();
-    Ok(())
 }
 
-async fn live(core: &Core, id: SandboxId) -> Result<Option<Sandbox>> {
-    let found = core.parts.store.sandbox(id).await?;
-    Ok(found.filter(|sandbox| sandbox.state.is_live()))
-}
-
-/// The vault gets the values of a survivor again: it keeps none on disk. `false` when it needs none.
-async fn adopt(core: &Core, sandbox: &Sandbox) -> Result<bool> {
+/// The vault gets the values of a survivor again: it keeps none on disk.
+async fn adopt(core: &Core, sandbox: &Sandbox) -> Result<()> {
     let Some(session) = sandbox.session.filter(|_| sandbox.state == SandboxState::Claimed) else {
-        return Ok(false);
+        return Ok(());
     };
     let Some(found) = core.parts.store.bring_up(session).await? else {
-        return Ok(false);
+        return Ok(());
     };
     let opening = Opening::unseal(session, &found.opening, &core.parts.sealer)?;
     core.parts
@@ -112,8 +105,7 @@ async fn adopt(core: &Core, sandbox: &Sandbox) -> Result<bool> {
     core.parts
         .vault
         .grant(sandbox.id, &plan::grants(core, &opening))
-        .await?;
-    Ok(true)
+        .await
 }
 
 /// Claimed and warm sandboxes of this place. One that is being provisioned belongs to its bring-up, which finds out
