@@ -10,6 +10,7 @@
 
 mod actor;
 mod invariants;
+pub(crate) mod latch;
 mod log;
 mod rows;
 mod stage;

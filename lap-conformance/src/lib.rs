@@ -33,6 +33,7 @@ mod fault;
 mod run;
 pub mod runtime;
 mod scene;
+pub mod simulation;
 mod snapshot;
 pub mod store;
 mod subject;

@@ -129,7 +129,11 @@ impl Stage {
             gateway: attachment.gateway,
             labels: BTreeMap::new(),
         };
-        self.world.runtime().launch(&spec).await?;
+        if let Err(error) = self.world.runtime().launch(&spec).await {
+            // There is no engine behind this one that would give it up.
+            self.store.lose_sandbox(id, "it was not launched").await?;
+            return Err(error);
+        }
         self.store.warm_sandbox(id, &self.world.address(id)).await?;
         Ok(Some(id))
     }

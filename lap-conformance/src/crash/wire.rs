@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::store::Store;
-use tokio::sync::watch;
 
+use super::latch::Latch;
 use crate::{Fault, Faulty};
 
 /// The part of the world a call goes to.
@@ -77,7 +77,7 @@ type Gate = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What all calls of one engine go through. See the [module](super).
 pub struct Wire {
     state: Mutex<State>,
-    crashed: watch::Sender<bool>,
+    crashed: Latch,
 }
 
 struct State {
@@ -98,7 +98,7 @@ impl Wire {
                 struck: BTreeMap::new(),
                 pending: Strike::Pass,
             }),
-            crashed: watch::Sender::new(false),
+            crashed: Latch::default(),
         })
     }
 
@@ -114,21 +114,17 @@ impl Wire {
 
     /// The engine crashes now.
     pub fn crash(&self) {
-        self.crashed.send_replace(true);
+        self.crashed.close();
     }
 
     /// Whether the engine has crashed.
     pub fn has_crashed(&self) -> bool {
-        *self.crashed.borrow()
+        self.crashed.is_closed()
     }
 
     /// Returns when the engine has crashed.
     pub async fn crashed(&self) {
-        let mut crashed = self.crashed.subscribe();
-        if crashed.wait_for(|crashed| *crashed).await.is_err() {
-            // The sender is in `self`, so this is never reached.
-            std::future::pending::<()>().await;
-        }
+        self.crashed.closed().await;
     }
 
     /// How many calls were decided so far.
