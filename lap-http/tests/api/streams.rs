@@ -270,3 +270,76 @@ async fn message_stream_of_a_queued_message_passes_over_the_turn_before() {
     );
     assert_eq!(frames.last().unwrap().kind(), "done");
 }
+
+#[tokio::test]
+async fn a_reader_that_falls_behind_is_told_nothing_twice() {
+    let api = Api::start().await;
+    let session = api.session().await;
+    let path = format!("{SESSIONS}/{session}/events?follow=1");
+    let behind = api.stream(request(Method::GET, &path, "")).await;
+    // While nobody reads, the turn is said, stored and finished.
+    let text = "word ".repeat(50);
+    api.post(&format!("{SESSIONS}/{session}/message"), json!({ "text": text }))
+        .await
+        .ok();
+    api.delete(&format!("{SESSIONS}/{session}")).await.ok();
+    let frames = behind.rest().await;
+    let delta = |frame: &Frame| {
+        let properties = frame.data.as_ref()?.pointer("/event/properties")?.clone();
+        Some((
+            properties["offset"].as_u64()?,
+            properties["delta"].as_str()?.to_owned(),
+        ))
+    };
+    let (mut told, mut kinds) = (String::new(), Vec::new());
+    for frame in &frames {
+        kinds.push(frame.kind().to_owned());
+        if let Some((offset, text)) = delta(frame) {
+            assert_eq!(
+                offset,
+                told.len() as u64,
+                "each piece follows the last one: {frame:?}"
+            );
+            told.push_str(&text);
+        }
+    }
+    assert_eq!(told.trim_end(), format!("PONG {text}").trim_end());
+    let finished = kinds.iter().position(|kind| kind == "turn.finished").unwrap();
+    assert!(
+        !kinds[finished..].contains(&"harness_event".to_owned()),
+        "{kinds:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_readers_of_one_and_of_many_sessions_all_see_the_end() {
+    const READERS: usize = 120;
+    let api = Api::start().await;
+    let one = api.session().await;
+    let mut sessions = Vec::new();
+    for _ in 0..12 {
+        sessions.push(api.session().await);
+    }
+    let mut reading = tokio::task::JoinSet::new();
+    let spread = (0..READERS).map(|reader| &sessions[reader % sessions.len()]);
+    for session in std::iter::repeat_n(&one, READERS).chain(spread) {
+        let path = format!("{SESSIONS}/{session}/events?follow=1");
+        let mut frames = api.stream(request(Method::GET, &path, "")).await;
+        reading.spawn(async move { frames.up_to("turn.finished").await.len() });
+    }
+    for session in sessions.iter().chain([&one]) {
+        let sent = api
+            .post(
+                &format!("{SESSIONS}/{session}/turns"),
+                json!({ "text": "word ".repeat(50) }),
+            )
+            .await;
+        assert_eq!(sent.status, 202);
+    }
+    let mut seen = 0;
+    while let Some(frames) = reading.join_next().await {
+        assert!(frames.unwrap() > 5);
+        seen += 1;
+    }
+    assert_eq!(seen, 2 * READERS);
+}
