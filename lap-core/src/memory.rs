@@ -31,6 +31,8 @@
 
 mod agent;
 mod harness;
+#[cfg(test)]
+mod remembering;
 mod runtime;
 mod store;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What runs inside a memory sandbox: a conversation, a journal, and at most one turn at a time.
 
 mod script;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -38,6 +39,8 @@ struct Inside {
     turns: BTreeMap<TurnId, CancellationToken>,
     running: Option<TurnId>,
     messages: Vec<Value>,
+    /// The snapshot it was given.
+    restored: Option<Vec<u8>>,
     /// Who waits for an answer, by request.
     questions: BTreeMap<String, oneshot::Sender<Value>>,
     log: Vec<String>,
@@ -112,6 +115,9 @@ impl Agent {
             ));
         }
         inside.fence = open.fence;
+        if inside.messages.is_empty() {
+            inside.messages.clone_from(&open.history);
+        }
         let bound = inside.bound.get_or_insert_with(|| Bound {
             session: open.session,
             conversation: format!("ses_{}", open.session.as_uuid().simple()),

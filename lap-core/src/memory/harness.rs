@@ -9,7 +9,9 @@ use super::runtime::address;
 use super::world::{MemorySandbox, MemoryWorld, Preparation};
 use crate::blueprint::LateBindable;
 use crate::error::{Error, ErrorKind, Result};
-use crate::harness::{Contact, Delivery, Harness, HarnessEvents, OpenConversation, Probe, Readiness, Sent};
+use crate::harness::{
+    Contact, Delivery, Harness, HarnessEvents, OpenConversation, Probe, Readiness, Sent, Snapshot,
+};
 use crate::id::{SandboxId, TurnId};
 use crate::session::Phase;
 use crate::token::Scope;
@@ -101,6 +103,14 @@ impl Harness for MemoryHarness {
 
     async fn open(&self, at: &Contact, open: &OpenConversation) -> Result<String> {
         self.agent(at)?.open(open)
+    }
+
+    async fn snapshot(&self, at: &Contact, limit_bytes: usize) -> Result<Snapshot> {
+        self.agent(at)?.snapshot(limit_bytes)
+    }
+
+    async fn restore(&self, at: &Contact, fence: u64, snapshot: &Snapshot) -> Result<Vec<String>> {
+        self.agent(at)?.restore(fence, snapshot).map(|()| Vec::new())
     }
 
     async fn send(&self, at: &Contact, delivery: &Delivery) -> Result<Sent> {
