@@ -7,6 +7,7 @@ mod agents;
 mod bad_input;
 mod conversation;
 mod description;
+mod guide;
 mod inspection;
 mod opencode;
 mod requests;
