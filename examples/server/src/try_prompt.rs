@@ -11,7 +11,7 @@ use lap_core::engine::{AgentDefinition, CreateAgent, OpenSession, StreamItem};
 use lap_core::error::{Result, chain};
 use lap_core::event::Event;
 use lap_core::id::SessionId;
-use lap_core::sandbox::SandboxState;
+use lap_core::runtime::Endpoint;
 use serde_json::{Value, json};
 
 use crate::assemble::{Assembled, assemble};
@@ -233,17 +233,14 @@ async fn end(platform: &Assembled) {
     for session in engine.list_sessions(query).await.unwrap_or_default() {
         let _ = engine.close_session(&Caller::default(), session.id).await;
         let Some(sandbox) = session.sandbox else { continue };
+        // The drain below waits for the removal itself.
         let gone = async {
-            let store = &engine.backends().store;
-            while !matches!(store.sandbox(sandbox).await, Ok(None)) {
-                if store
-                    .sandbox(sandbox)
-                    .await
-                    .is_ok_and(|s| s.is_some_and(|s| s.state == SandboxState::Gone))
-                {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            let runtime = &engine.backends().runtime;
+            while !matches!(
+                runtime.endpoint(sandbox, Duration::ZERO).await,
+                Ok(Endpoint::Gone { .. })
+            ) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
         let _ = tokio::time::timeout(REMOVAL, gone).await;
