@@ -59,6 +59,20 @@ pub(crate) fn look(path: &Path) -> Result<Found> {
     header(path).map_err(|error| refused(&format!("the database {shown} cannot be read"), error))?
 }
 
+/// Makes the file when there is none, for its owner's eyes only: conversations are in it in the clear. SQLite gives
+/// the files it keeps beside it the same rights. Blocks the thread.
+pub(crate) fn create(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let made = options.open(path);
+    made.map(drop).map_err(|error| {
+        let message = format!("the database {} cannot be made: {error}", path.display());
+        Error::invalid(OPERATION, "path", message).with_source(error)
+    })
+}
+
 /// An empty file is as good as none.
 fn header(path: &Path) -> std::io::Result<Result<Found>> {
     let mut file = File::open(path)?;

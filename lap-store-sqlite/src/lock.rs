@@ -26,13 +26,11 @@ impl FileLock {
             let message = format!("the lock file {} cannot be used: {error}", path.display());
             Error::invalid("open store", "path", message).with_source(error)
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(refused)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&path).map_err(refused)?;
         let begun = Instant::now();
         loop {
             match file.try_lock() {

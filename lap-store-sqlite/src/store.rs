@@ -173,7 +173,11 @@ async fn claim(path: PathBuf, patience: Duration) -> Result<(Found, FileLock)> {
         inspect::look(&path)?;
         let lock = FileLock::take(&path, patience)?;
         // Again, because the file may have changed while the lock was another's.
-        Ok((inspect::look(&path)?, lock))
+        let found = inspect::look(&path)?;
+        if found == Found::Nothing {
+            inspect::create(&path)?;
+        }
+        Ok((found, lock))
     });
     claimed.await.unwrap_or_else(|error| {
         Err(Error::new(ErrorKind::Internal, "open store", "looking at the file broke off").with_source(error))

@@ -65,6 +65,24 @@ async fn the_folder_is_made_and_the_data_is_there_after_a_restart() {
     assert_eq!(store.path(), path);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn nobody_else_can_read_what_it_makes() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lap.db");
+    let store = SqliteStore::open(options(&path)).await.unwrap();
+    store.instance(instance(1)).await.unwrap();
+    let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    let rights: Vec<_> = files
+        .map(|file| fs::metadata(&file).unwrap().permissions().mode() & 0o777)
+        .collect();
+    assert!(rights.len() >= 3, "the database, its log and its lock");
+    assert!(rights.iter().all(|mode| *mode == 0o600), "{rights:?}");
+    store.close().await;
+}
+
 #[tokio::test]
 async fn migrating_again_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
