@@ -74,8 +74,8 @@ pub struct OpenConversation {
     pub mcp_servers: Vec<Value>,
     /// Plain environment of the session.
     pub env: BTreeMap<String, Secret>,
-    /// The conversation so far as `[{info, parts}]`, when its own state could not be restored. It is context: nothing
-    /// in it is done again.
+    /// The conversation so far as `[{info, parts}]`, when its own state could not be restored or is too old: then it
+    /// stands in place of what a snapshot restored. It is context: nothing in it is done again.
     pub history: Vec<Value>,
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::core::Core;
-use super::{messages, snapshot};
+use super::messages;
+use super::snapshot::{self, Kept};
 use crate::error::{Error, ErrorKind, Result, chain};
 use crate::event::NewEvent;
 use crate::harness::Contact;
@@ -36,16 +37,13 @@ pub(super) async fn restore(
         Err(error) => return Err(error),
     };
     let reason = match found {
-        Ok(snapshot) => match core.parts.harness.restore(at, item.hold.fence, &snapshot).await {
-            Ok(mut lost) => {
-                lost.extend(snapshot.lost);
-                let reason = "the snapshot does not hold everything".to_owned();
-                return Ok(Memory {
-                    history: Vec::new(),
-                    lost,
-                    reason,
-                });
-            }
+        Ok(kept) => match core
+            .parts
+            .harness
+            .restore(at, item.hold.fence, &kept.snapshot)
+            .await
+        {
+            Ok(lost) => return restored(core, session, kept, lost).await,
             Err(error) if is_refusal(&error) => chain(&error),
             Err(error) => return Err(error),
         },
@@ -60,6 +58,26 @@ pub(super) async fn restore(
         history,
         lost,
         reason,
+    })
+}
+
+/// What the sandbox has after a restoration that left out `lost`.
+async fn restored(core: &Core, session: SessionId, kept: Kept, mut lost: Vec<String>) -> Result<Memory> {
+    lost.extend(kept.snapshot.lost);
+    if kept.is_current {
+        return Ok(Memory {
+            history: Vec::new(),
+            lost,
+            reason: "the snapshot does not hold everything".to_owned(),
+        });
+    }
+    // The log knows what was said later, so it stands in place of the older conversation.
+    lost.push("uncommitted files changed since the last snapshot".to_owned());
+    lost.push("details of the conversation, such as tool calls".to_owned());
+    Ok(Memory {
+        history: messages::from_log(core, session).await?,
+        lost,
+        reason: "turns came after the last snapshot, before the sandbox was gone".to_owned(),
     })
 }
 

@@ -15,6 +15,8 @@ use crate::session::{Session, SessionState};
 use crate::store::{Revive, Revived};
 
 const RESTART: &str = "restart session";
+/// How long an open turn may take to stop before the session is restarted without its latest work.
+const STOPPING: Duration = Duration::from_secs(8);
 
 impl Engine {
     /// The session is being brought up again, in a fresh sandbox, with its conversation, its uncommitted work as far
@@ -28,7 +30,9 @@ impl Engine {
     /// `NotFound`; `WrongState` while it is being brought up; `Gone` when its agent was deleted; `Unavailable`.
     pub async fn restart(&self, caller: &Caller, id: SessionId) -> Result<Session> {
         let session = self.core.session(id).await?;
-        if let Err(error) = snapshot::take(&self.core, &session).await {
+        if session.state == SessionState::Ready
+            && let Err(error) = self.keep_work(caller, &session).await
+        {
             // The person asked for a restart, which may be just because the sandbox does not answer.
             tracing::warn!(lap.session.id = %id, error = %chain(&error), "restarting without a fresh snapshot");
         }
@@ -67,6 +71,15 @@ impl Engine {
             )),
             Revived::Missing => Err(Error::not_found(RESTART, "session", id)),
         }
+    }
+
+    /// Stops what runs, since a sandbox gives no snapshot in the middle of a turn, and takes one.
+    async fn keep_work(&self, caller: &Caller, session: &Session) -> Result<()> {
+        let aborting = self.abort(caller, session.id, None).await?;
+        if let Some(open) = aborting.open {
+            self.wait_turn(session.id, open.id, STOPPING).await?;
+        }
+        snapshot::take(&self.core, session).await.map(drop)
     }
 
     /// The session as soon as it is no longer creating, or as it is after `within`.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::core::Core;
 use crate::error::{Error, ErrorKind, Result};
@@ -14,8 +14,17 @@ use crate::store::{NewRecord, Put, Record, RecordQuery};
 
 const KIND: &str = "snapshot";
 const LATEST: &str = "latest";
+/// Events read from the store at once.
+const PAGE: u32 = 100;
 /// How long a sandbox may take to give its snapshot. A session that is being restarted waits for it.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A stored snapshot.
+pub(super) struct Kept {
+    pub(super) snapshot: Snapshot,
+    /// No turn came after it.
+    pub(super) is_current: bool,
+}
 
 /// The snapshot of a ready session is stored in place of an earlier one. `false` when there is none to take.
 ///
@@ -29,6 +38,9 @@ pub(super) async fn take(core: &Core, session: &Session) -> Result<bool> {
     };
     let contact = core.contact(sandbox, address);
     let limit = core.config.snapshot_limit_bytes;
+    // Read first: what comes meanwhile counts as later.
+    let page = core.parts.store.events(session.id, u64::MAX, 1).await?;
+    let head = page.map_or(0, |page| page.head);
     let taken = tokio::time::timeout(PATIENCE, core.parts.harness.snapshot(&contact, limit)).await;
     let snapshot = match taken {
         Ok(Ok(snapshot)) => snapshot,
@@ -49,7 +61,7 @@ pub(super) async fn take(core: &Core, session: &Session) -> Result<bool> {
             "the sandbox gave more than was asked for",
         ));
     }
-    store(core, session.id, &snapshot).await?;
+    store(core, session.id, &snapshot, head).await?;
     Ok(true)
 }
 
@@ -57,7 +69,7 @@ pub(super) async fn take(core: &Core, session: &Session) -> Result<bool> {
 ///
 /// # Errors
 /// `Corrupt` when it was sealed with another key or is damaged; `Unavailable`.
-pub(super) async fn load(core: &Core, session: SessionId) -> Result<Option<Snapshot>> {
+pub(super) async fn load(core: &Core, session: SessionId) -> Result<Option<Kept>> {
     let Some(record) = find(core, session).await? else {
         return Ok(None);
     };
@@ -83,15 +95,34 @@ pub(super) async fn load(core: &Core, session: SessionId) -> Result<Option<Snaps
         .flatten()
         .filter_map(|what| what.as_str().map(str::to_owned))
         .collect();
-    Ok(Some(Snapshot { bytes, lost }))
+    let head = record.body.get("head").and_then(Value::as_u64).unwrap_or(0);
+    Ok(Some(Kept {
+        snapshot: Snapshot { bytes, lost },
+        is_current: !turns_after(core, session, head).await?,
+    }))
 }
 
-async fn store(core: &Core, session: SessionId, snapshot: &Snapshot) -> Result<()> {
+/// Whether anything happened to a turn after this event.
+async fn turns_after(core: &Core, session: SessionId, mut after: u64) -> Result<bool> {
+    loop {
+        let page = core.parts.store.events(session, after, PAGE).await?;
+        let events = page.map(|page| page.events).unwrap_or_default();
+        let Some(last) = events.last() else {
+            return Ok(false);
+        };
+        if events.iter().any(|event| event.turn.is_some()) {
+            return Ok(true);
+        }
+        after = last.id;
+    }
+}
+
+async fn store(core: &Core, session: SessionId, snapshot: &Snapshot, head: u64) -> Result<()> {
     let sealed = core
         .parts
         .sealer
         .seal(&context(session), &snapshot.bytes, &*core.parts.entropy)?;
-    let body = json!({ "sealed": sealed.as_text(), "lost": snapshot.lost });
+    let body = json!({ "sealed": sealed.as_text(), "lost": snapshot.lost, "head": head });
     for _ in 0..4 {
         let before = find(core, session).await?;
         let fresh = || RecordId::fresh(&*core.parts.entropy, core.parts.clock.now());

@@ -115,7 +115,7 @@ impl Agent {
             ));
         }
         inside.fence = open.fence;
-        if inside.messages.is_empty() {
+        if inside.bound.is_none() && !open.history.is_empty() {
             inside.messages.clone_from(&open.history);
         }
         let bound = inside.bound.get_or_insert_with(|| Bound {

@@ -176,6 +176,50 @@ async fn a_sandbox_that_died_leaves_the_log_and_a_word_about_the_loss() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restart_in_the_middle_of_a_turn_takes_a_snapshot_all_the_same() {
+    let installation = Installation::new(|_| {}).await;
+    let hanging = SendTurn {
+        session: installation.session,
+        parts: vec![json!({"type": "text", "text": "HANG"})],
+        model: None,
+        idempotency_key: None,
+    };
+    installation
+        .engine
+        .send_turn(&installation.caller, hanging)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    installation.restart().await;
+    let remembered = installation.remembered().await;
+    assert!(
+        remembered.contains("plover") && remembered.contains("HANG"),
+        "{remembered}"
+    );
+    assert_eq!(installation.degraded().await, Vec::<Value>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_snapshot_does_not_hide_what_was_said_later() {
+    let installation = Installation::new(|_| {}).await;
+    installation.restart().await;
+    installation.say("said later").await;
+    let sandbox = installation.ready().await.sandbox.unwrap();
+    installation.world.kill(sandbox, "killed by the test");
+    installation.restart().await;
+    let remembered = installation.remembered().await;
+    assert!(
+        remembered.contains("plover") && remembered.contains("said later"),
+        "{remembered}"
+    );
+    let degraded = installation.degraded().await;
+    assert!(
+        degraded[0].to_string().contains("since the last snapshot"),
+        "{degraded:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_does_not_fit_is_named() {
     let installation = Installation::new(|config| config.snapshot_limit_bytes = 1500).await;
     for text in ["two", "three", "four", "five"] {
