@@ -83,8 +83,8 @@ impl Sandbox {
         binding
             .check_open(opening.session, opening.fence)
             .map_err(NotOpened::Conflict)?;
-        if let Some(restored) = snapshot::conversation(&self.layout).map_err(NotOpened::Broken)? {
-            opening.history = Some(restored);
+        if opening.history.is_none() {
+            opening.history = snapshot::conversation(&self.layout).map_err(NotOpened::Broken)?;
         }
         let conversation = adapter.open(&opening).await.map_err(NotOpened::Harness)?;
         // The harness keeps the history from here on; a second copy would be read at every start.
