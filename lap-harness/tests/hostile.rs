@@ -188,6 +188,12 @@ async fn nothing_after_the_outcome_counts() {
 }
 
 #[tokio::test]
+async fn nothing_follows_the_largest_number() {
+    let (seen, error, _) = read([event(u64::MAX, "a", json!({})), event(1, "a", json!({}))].concat()).await;
+    assert_eq!((seen, error.is_some()), (vec![u64::MAX], true));
+}
+
+#[tokio::test]
 async fn a_stream_that_breaks_the_rules_ends_with_an_error() {
     let good = event(1, "a", json!({}));
     let long = event(2, "a", json!({"text": "x".repeat(2 << 20)}));

@@ -55,7 +55,7 @@ impl EventStream {
 
     fn check(&mut self, data: &str) -> Result<JournalEvent> {
         let expected = |event: &JournalEvent| {
-            let follows = self.last == 0 || event.seq == self.last + 1;
+            let follows = self.last == 0 || event.seq.checked_sub(1) == Some(self.last);
             event.seq > self.last && (follows || event.kind == JOURNAL_RESET)
         };
         let event = serde_json::from_str::<JournalEvent>(data).ok().filter(expected);
