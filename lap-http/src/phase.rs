@@ -4,8 +4,9 @@
 //! images: their entry points repeat a report that fails.
 
 use axum::Json;
-use axum::extract::State;
-use http::{HeaderMap, header};
+use axum::extract::FromRequestParts;
+use http::header;
+use http::request::Parts;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -33,21 +34,34 @@ pub(crate) struct PhaseTaken {
     ok: bool,
 }
 
+/// The bearer token is the id of the session in the path. It is looked at before the body.
+#[derive(Debug)]
+pub(crate) struct SessionAsToken;
+
+impl FromRequestParts<App> for SessionAsToken {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        let SessionPath(session) = SessionPath::from_request_parts(parts, app).await?;
+        let token = parts
+            .headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let token = token.and_then(|token| token.strip_prefix("Bearer "));
+        let matches = token == Some(&session.to_string());
+        matches
+            .then_some(Self)
+            .ok_or_else(|| Problem::unauthorized("Bearer realm=\"lap\""))
+    }
+}
+
 /// Takes a report and does nothing with it. Its bearer token is the session's id, as in the original.
 #[utoipa::path(post, path = "/api/v1/managed_agents/sessions/{session_id}/phase", tag = "sessions",
     params(("session_id" = String, Path)), request_body = PhaseBody, responses((status = 200, body = PhaseTaken)))]
 pub(crate) async fn report(
-    State(_app): State<App>,
-    SessionPath(session): SessionPath,
-    headers: HeaderMap,
+    _: SessionAsToken,
     JsonBody(body): JsonBody<PhaseBody>,
 ) -> Result<Json<PhaseTaken>, Problem> {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    if token.and_then(|token| token.strip_prefix("Bearer ")) != Some(&session.to_string()) {
-        return Err(Problem::unauthorized("Bearer realm=\"lap\""));
-    }
     if !PHASES.contains(&body.phase.as_str()) {
         return Err(Problem::invalid(
             "phase",
