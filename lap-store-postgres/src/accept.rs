@@ -15,10 +15,11 @@ use crate::turns;
 
 /// Every transition of a session and its turns appends an event, so the last event's id is a version of all of them:
 /// - `before` reads it with everything that decides, and `head` moves it only if it is still the same. Otherwise
-///   somebody was faster, and nothing may stay: the division by zero at the end undoes the statement, also the remembered
-///   request of `idem`. The next attempt sees what the other did.
+///   somebody was faster, and nothing may stay: the division by zero at the end undoes what `idem` and `work` wrote. The
+///   next attempt sees what the other did.
 /// - `same` is the turn that the same request made before: its key's, else its id's.
-/// - `work` holds the item for this process if it reaches the sandbox; whoever holds it already keeps it.
+/// - `work` holds the item for this process if it reaches the sandbox; whoever holds it already keeps it. It comes
+///   before `head`, which is the order in which all writes lock.
 pub(crate) const ACCEPT: &str = "\
 WITH prev AS MATERIALIZED (\
     SELECT result, body_hash FROM lap.idempotency \
@@ -61,7 +62,8 @@ work AS (\
         owner = coalesce(w.owner, excluded.owner) \
     RETURNING place, owner, fence, generation, attempts), \
 head AS (\
-    UPDATE lap.heads h SET last = h.last + 1 FROM go WHERE h.session = $1 AND h.last = go.last RETURNING h.last), \
+    UPDATE lap.heads h SET last = h.last + 1 FROM go WHERE h.session = $1 AND h.last = go.last \
+    AND (SELECT count(*) FROM work) >= 0 RETURNING h.last), \
 turn AS (\
     INSERT INTO lap.turns (id, session, number, state, parts, model, created_by, created_at, started_at) \
     SELECT $2, $1, number, CASE WHEN starts THEN 'sending' ELSE 'queued' END, $13, $14, $15, lap.now_ms(), \
@@ -76,7 +78,8 @@ logged AS (\
 SELECT EXISTS (SELECT FROM prev WHERE body_hash <> $7) AS is_reused, (SELECT state FROM before) AS session_state, \
     EXISTS (SELECT FROM same) AS is_same, EXISTS (SELECT FROM plan) AS is_plan, EXISTS (SELECT FROM go) AS goes, \
     work.owner, work.fence, work.generation, work.attempts, work.place, (SELECT fence FROM drawn) AS drawn, \
-    CASE WHEN EXISTS (SELECT FROM go) THEN 1 / (SELECT count(*) FROM head) END AS undo, \
+    CASE WHEN EXISTS (SELECT FROM go WHERE starts OR $6::text IS NOT NULL) \
+        THEN 1 / (SELECT count(*) FROM head) END AS undo, \
     CASE WHEN EXISTS (SELECT FROM go) AND $6::text IS NOT NULL THEN 1 / (SELECT count(*) FROM idem) END AS undo_too, \
     t.* \
 FROM (SELECT) AS one LEFT JOIN (SELECT * FROM turn UNION ALL SELECT * FROM same) t ON true \
@@ -95,6 +98,9 @@ pub(crate) async fn accept(link: &mut Link, accept: Accept) -> Answer<Accepted> 
     }
     if row.flag("is_same")? {
         return turns::turn(&row).map(Accepted::Replayed);
+    }
+    if row.flag("goes")? && row.maybe_uuid("id")?.is_none() {
+        return Err(Failure::Race);
     }
     if row.flag("goes")? {
         return accepted(&row, &accept);

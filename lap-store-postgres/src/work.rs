@@ -12,7 +12,7 @@ use lap_core::store::{Hold, NewWork, Take, WORKER_LAPSE, Work, WorkItem, WorkKin
 use lap_core::time::Timestamp;
 use sqlx::postgres::PgRow;
 
-use crate::error::Answer;
+use crate::error::{Answer, Failure};
 use crate::link::{Link, Statement, Tx, sql};
 use crate::row::{Columns as _, clean, millis, place_text, stored};
 use crate::store::PostgresStore;
@@ -231,10 +231,21 @@ pub(crate) async fn complete(tx: &mut Tx, hold: &Hold) -> Answer<()> {
     tx.run(under(delete, hold)).await.map(drop)
 }
 
-/// Removes every item about a session that has ended. Whoever holds one finds that it is lost.
+/// Removes every item about a session that has ended. Whoever holds one finds that it is lost. The caller has the
+/// session's lock, so whoever has locked an item that is newer than that waits for the caller: that is a race, found
+/// here at once instead of by the database a second later.
 pub(crate) async fn remove_of_session(tx: &mut Tx, session: SessionId) -> Answer<()> {
-    let delete = "DELETE FROM lap.work WHERE key = $1 AND kind IN ('bring_up', 'turn', 'reap')";
-    tx.run(sql(delete).bind(session.to_string())).await.map(drop)
+    let delete = "WITH free AS MATERIALIZED (\
+                      SELECT kind, key FROM lap.work WHERE key = $1 AND kind IN ('bring_up', 'reap', 'turn') \
+                      FOR UPDATE SKIP LOCKED), \
+                  gone AS (DELETE FROM lap.work w USING free f WHERE w.kind = f.kind AND w.key = f.key) \
+                  SELECT (SELECT count(*) FROM lap.work WHERE key = $1 AND kind IN ('bring_up', 'reap', 'turn')) \
+                      = (SELECT count(*) FROM free) AS is_all";
+    if tx.one(sql(delete).bind(session.to_string())).await?.flag("is_all")? {
+        Ok(())
+    } else {
+        Err(Failure::Race)
+    }
 }
 
 /// Whoever goes on with a held item has to reach this place.

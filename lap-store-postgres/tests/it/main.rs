@@ -6,6 +6,7 @@ mod agreement;
 mod cost;
 mod database;
 mod hints;
+mod history;
 mod laws;
 mod migrations;
 mod plans;
