@@ -1,7 +1,7 @@
 use http::header::{
     ACCEPT_ENCODING, ALT_SVC, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, FORWARDED, HOST, HeaderMap,
-    HeaderName, HeaderValue, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    HeaderName, HeaderValue, IF_RANGE, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE,
+    SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 
 /// Belong to one connection, RFC 9110 section 7.6.1.
@@ -30,7 +30,7 @@ const CREDENTIALS: [HeaderName; 8] = [
 ];
 
 /// Rebuilt by the connection to the gateway, or a claim about the network that a sandbox must not make.
-const NOT_FORWARDED: [HeaderName; 9] = [
+const NOT_FORWARDED: [HeaderName; 11] = [
     HOST,
     CONTENT_LENGTH,
     EXPECT,
@@ -40,6 +40,21 @@ const NOT_FORWARDED: [HeaderName; 9] = [
     HeaderName::from_static("x-real-ip"),
     HeaderName::from_static("http2-settings"),
     ACCEPT_ENCODING,
+    // A part of an answer could begin in the middle of an echoed secret.
+    IF_RANGE,
+    RANGE,
+];
+
+/// By these, servers and proxies in front of them take another method or path for the request's own. The relay has
+/// allowed that of the request line and no other.
+const OVERRIDES: [HeaderName; 7] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-original-method"),
+    HeaderName::from_static("x-rewrite-url"),
 ];
 
 /// Leaves in a request's headers only what the gateway may see of the sandbox.
@@ -47,7 +62,12 @@ const NOT_FORWARDED: [HeaderName; 9] = [
 /// The answer must be readable to be searched for the secret, so the only encoding asked for is none.
 pub fn clean_request(headers: &mut HeaderMap) {
     remove_named_by_connection(headers);
-    for name in HOP_BY_HOP.iter().chain(&CREDENTIALS).chain(&NOT_FORWARDED) {
+    for name in HOP_BY_HOP
+        .iter()
+        .chain(&CREDENTIALS)
+        .chain(&NOT_FORWARDED)
+        .chain(&OVERRIDES)
+    {
         headers.remove(name);
     }
     let forwarded: Vec<HeaderName> = headers
@@ -102,6 +122,10 @@ mod tests {
             ("x-forwarded-for", "10.0.0.1"),
             ("x-forwarded-proto", "https"),
             ("expect", "100-continue"),
+            ("range", "bytes=20-"),
+            ("x-http-method-override", "DELETE"),
+            ("x-original-url", "/key/generate"),
+            ("x-rewrite-url", "/key/generate"),
             ("content-type", "application/json"),
             ("anthropic-version", "2023-06-01"),
             ("accept-encoding", "br"),
