@@ -90,3 +90,101 @@ fn unsupported_if_unknown(operation: &'static str, error: Error) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lap_core::harness::Harness;
+    use lap_core::id::SandboxId;
+    use lap_core::secret::Secret;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use uuid::Uuid;
+
+    /// A sandbox that gives every call this answer.
+    async fn answering(status: &str, body: Vec<u8>) -> Contact {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let contact = Contact {
+            sandbox: SandboxId::from_uuid(Uuid::from_u128(1)),
+            address: listener.local_addr().unwrap().to_string(),
+            token: Secret::new("token"),
+        };
+        let head = format!(
+            "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+            body.len()
+        );
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut request = vec![0; 4096];
+                let _ = stream.read(&mut request).await;
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&body).await;
+            }
+        });
+        contact
+    }
+
+    fn snapshot(bytes: &[u8]) -> Snapshot {
+        Snapshot {
+            bytes: bytes.to_vec(),
+            lost: Vec::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_is_split_bounded_and_checked() {
+        let client = SandboxdHarness::new();
+        let at = answering("200 OK", b"{\"lost\":[\"a\"]}\n0123456789".to_vec()).await;
+        let taken = client.snapshot(&at, 10).await.unwrap();
+        assert_eq!(
+            (&*taken.bytes, taken.lost),
+            (b"0123456789".as_slice(), vec!["a".to_owned()])
+        );
+        // More than was asked for, no head, and more than is read at all.
+        let endless = [b"{}\n".to_vec(), vec![0; MAX_HEAD_BYTES + 100]].concat();
+        assert_eq!(
+            client.snapshot(&at, 9).await.unwrap_err().kind(),
+            ErrorKind::Unavailable
+        );
+        for body in [b"no head".to_vec(), endless] {
+            let at = answering("200 OK", body).await;
+            let refused = client.snapshot(&at, 50).await.unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Unavailable);
+        }
+    }
+
+    #[tokio::test]
+    async fn refusals_have_the_kinds_of_the_contract() {
+        let client = SandboxdHarness::new();
+        for (status, body, kind) in [
+            ("404 Not Found", "{}", ErrorKind::Unsupported),
+            ("422 Unprocessable Entity", "{}", ErrorKind::Unsupported),
+            ("400 Bad Request", "{}", ErrorKind::Invalid),
+            (
+                "409 Conflict",
+                "{\"status\":409,\"title\":\"\",\"code\":\"bound\"}",
+                ErrorKind::WrongState,
+            ),
+            ("503 Service Unavailable", "{}", ErrorKind::Unavailable),
+        ] {
+            let at = answering(status, body.as_bytes().to_vec()).await;
+            let restored = client.restore(&at, 1, &snapshot(b"x")).await.unwrap_err();
+            assert_eq!(restored.kind(), kind, "{status}");
+            let taken = client.snapshot(&at, 10).await.unwrap_err();
+            assert_eq!(taken.kind(), kind, "{status}");
+        }
+        let stale = "{\"status\":409,\"title\":\"\",\"code\":\"stale_fence\"}"
+            .as_bytes()
+            .to_vec();
+        let at = answering("409 Conflict", stale).await;
+        let refused = client.restore(&at, 1, &snapshot(b"x")).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Stale);
+        let at = answering("200 OK", b"{}".to_vec()).await;
+        let refused = client.restore(&at, 1, &snapshot(b"")).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Invalid);
+        assert_eq!(
+            client.restore(&at, 1, &snapshot(b"x")).await.unwrap(),
+            Vec::<String>::new()
+        );
+    }
+}

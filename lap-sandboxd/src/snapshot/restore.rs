@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lap_harness::names::BUILTIN;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -156,7 +157,13 @@ async fn put_back(sandbox: &Sandbox, git: &Git, staged: Staged) -> io::Result<Ve
     }
     let conversation = state.join(CONVERSATION);
     match &staged.conversation {
-        Some(from) => fs::rename(from, conversation)?,
+        Some(from) => {
+            fs::rename(from, conversation)?;
+            // Only the built-in harness goes on where it was; others are told what was said.
+            if sandbox.launch.harness != BUILTIN {
+                lost.add("details of the conversation, such as tool calls: the agent knows it as a text");
+            }
+        }
         None => match fs::remove_file(conversation) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -1,10 +1,12 @@
 //! Work that outlives its sandbox: taken from one with the real client, given to another one.
 
+mod refused;
+
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::support::model::{Model, say};
-use crate::support::{PATIENCE, Place, Running, call, delivery, eventually, raw, text};
+use crate::support::{PATIENCE, Place, Running, delivery, eventually, text};
 use crate::workspace::git;
 use lap_core::error::ErrorKind;
 use lap_core::harness::{Harness, Snapshot};
@@ -74,6 +76,31 @@ fn damage(workspace: &Path) {
     symlink("text.txt", workspace.join("in")).unwrap();
 }
 
+/// Everything of [`damage`] is there but what is ignored.
+fn assert_restored(workspace: &Path) {
+    let read = |path: &str| std::fs::read(workspace.join(path)).unwrap();
+    assert_eq!(read("text.txt"), b"one\ntwo\nTHREE\nfour\nfive\nsix\nseven\n");
+    assert_eq!(read("binary.dat"), [0, 255, 0, 7, 10, 13, 0]);
+    assert_eq!(read("new \u{fc}name.txt"), b"the same content before and after");
+    assert_eq!(read("new/deep/file.bin"), [0, 1, 2, 255]);
+    assert_eq!(
+        std::fs::read_link(workspace.join("out")).unwrap(),
+        Path::new("/etc/passwd")
+    );
+    assert_eq!(
+        std::fs::read_link(workspace.join("in")).unwrap(),
+        Path::new("text.txt")
+    );
+    let mode = std::fs::metadata(workspace.join("run.sh"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o750);
+    for gone in ["remove.txt", "old name.txt", "ignored", "debug.log"] {
+        assert!(std::fs::symlink_metadata(workspace.join(gone)).is_err(), "{gone}");
+    }
+}
+
 #[tokio::test]
 async fn every_kind_of_change_comes_back_in_another_sandbox() {
     let repository = repository();
@@ -104,27 +131,7 @@ async fn every_kind_of_change_comes_back_in_another_sandbox() {
     assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
 
     let workspace = other.path("workspace");
-    let read = |path: &str| std::fs::read(workspace.join(path)).unwrap();
-    assert_eq!(read("text.txt"), b"one\ntwo\nTHREE\nfour\nfive\nsix\nseven\n");
-    assert_eq!(read("binary.dat"), [0, 255, 0, 7, 10, 13, 0]);
-    assert_eq!(read("new \u{fc}name.txt"), b"the same content before and after");
-    assert_eq!(read("new/deep/file.bin"), [0, 1, 2, 255]);
-    assert_eq!(
-        std::fs::read_link(workspace.join("out")).unwrap(),
-        Path::new("/etc/passwd")
-    );
-    assert_eq!(
-        std::fs::read_link(workspace.join("in")).unwrap(),
-        Path::new("text.txt")
-    );
-    let mode = std::fs::metadata(workspace.join("run.sh"))
-        .unwrap()
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o750);
-    for gone in ["remove.txt", "old name.txt", "ignored", "debug.log"] {
-        assert!(std::fs::symlink_metadata(workspace.join(gone)).is_err(), "{gone}");
-    }
+    assert_restored(&workspace);
     git(&workspace, &["add", "."]);
     git(&place.path("workspace"), &["add", "."]);
     let staged = git(&workspace, &["status", "--porcelain", "--no-renames"]);
@@ -357,156 +364,6 @@ async fn what_is_too_large_is_left_out_by_size_and_named() {
 
     let refused = first.harness().snapshot(&first.contact, 100).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Invalid);
-}
-
-/// The repository's own configuration names programs for everything git can call.
-#[tokio::test]
-async fn no_program_of_a_hostile_repository_is_run() {
-    let repository = repository();
-    write(
-        repository.path(),
-        ".gitattributes",
-        b"*.txt filter=evil diff=evil\n",
-    );
-    git(repository.path(), &["add", "."]);
-    git(repository.path(), &["commit", "-q", "-m", "attributes"]);
-    let place = Place::new();
-    let first = place
-        .start(NOWHERE, clone_of(repository.path()))
-        .await
-        .opened()
-        .await;
-    let workspace = place.path("workspace");
-    let witness = place.folder.path().join("witness");
-    let program = format!("touch {}; cat", witness.display());
-    for name in [
-        "filter.evil.clean",
-        "filter.evil.smudge",
-        "filter.evil.process",
-        "diff.evil.textconv",
-        "diff.evil.command",
-        "diff.external",
-        "core.fsmonitor",
-        "core.pager",
-        "pager.diff",
-        "core.sshCommand",
-        "credential.helper",
-        "core.alternateRefsCommand",
-        "gpg.program",
-        "core.editor",
-    ] {
-        git(&workspace, &["config", name, &program]);
-    }
-    git(&workspace, &["config", "filter.evil.required", "true"]);
-    for hook in ["post-index-change", "reference-transaction", "fsmonitor-watchman"] {
-        let path = workspace.join(".git/hooks").join(hook);
-        std::fs::write(&path, format!("#!/bin/sh\n{program}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    git(&workspace, &["config", "core.worktree", "/etc"]);
-    let secret = place.folder.path().join("secret");
-    std::fs::write(&secret, "canary").unwrap();
-    std::fs::write(workspace.join("text.txt"), "changed\n").unwrap();
-    let snapshot = take(&first, LIMIT).await;
-    assert_eq!(snapshot.lost, Vec::<String>::new());
-    assert!(!witness.exists());
-
-    let other = Place::new();
-    let second = other.start(NOWHERE, clone_of(repository.path())).await;
-    assert_eq!(restore(&second, &snapshot).await, Vec::<String>::new());
-    assert_eq!(
-        std::fs::read(other.path("workspace/text.txt")).unwrap(),
-        b"changed\n"
-    );
-
-    // A `.git` that leads elsewhere is no repository of this workspace.
-    std::fs::rename(workspace.join(".git"), place.folder.path().join("elsewhere")).unwrap();
-    symlink(place.folder.path().join("elsewhere"), workspace.join(".git")).unwrap();
-    assert!(take(&first, LIMIT).await.lost.join("\n").contains("history"));
-    assert!(!witness.exists());
-}
-
-#[tokio::test]
-async fn snapshots_wait_for_turns_and_for_their_session() {
-    let model = Model::start([crate::support::model::bash("sleep 60")]).await;
-    let place = Place::new();
-    let running = place.start(&model.base, json!({})).await;
-    running
-        .harness()
-        .health(&running.contact, PATIENCE)
-        .await
-        .unwrap();
-    let unbound = running
-        .harness()
-        .snapshot(&running.contact, LIMIT)
-        .await
-        .unwrap_err();
-    assert_eq!(unbound.kind(), ErrorKind::WrongState);
-    let running = running.opened().await;
-    let delivered = delivery("work");
-    let _events = running.send(&delivered).await;
-    let path = format!("/lap/snapshot?limit_bytes={LIMIT}");
-    let (status, problem) = call(&running, "GET", &path, Value::Null).await;
-    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("busy")));
-    running
-        .harness()
-        .abort(&running.contact, delivered.turn)
-        .await
-        .unwrap();
-    let (status, _) = raw(&running, "GET", &path, None, Vec::new()).await;
-    assert_eq!(status.as_u16(), 401);
-}
-
-#[tokio::test]
-async fn hostile_stale_and_late_restorations_are_refused_and_change_nothing() {
-    let place = Place::new();
-    let first = place.start(NOWHERE, json!({})).await.opened().await;
-    write(&place.path("workspace"), "file", b"x");
-    let snapshot = take(&first, LIMIT).await;
-
-    let other = Place::new();
-    let second = other.start(NOWHERE, json!({})).await;
-    second.harness().health(&second.contact, PATIENCE).await.unwrap();
-    let token = second.contact.token.expose().to_owned();
-    let restore = async |fence: &str, token: Option<&str>, body: Vec<u8>| {
-        let path = format!("/lap/restore{fence}");
-        raw(&second, "POST", &path, token, body).await.0.as_u16()
-    };
-    assert_eq!(restore("?fence=5", None, snapshot.bytes.clone()).await, 401);
-    assert_eq!(restore("", Some(&token), snapshot.bytes.clone()).await, 400);
-    for hostile in [
-        Vec::new(),
-        b"rubbish".to_vec(),
-        snapshot.bytes[..snapshot.bytes.len() - 40].to_vec(),
-    ] {
-        assert_eq!(restore("?fence=5", Some(&token), hostile).await, 400);
-    }
-    assert_eq!(
-        restore("?fence=5", Some(&token), vec![0; (64 << 20) + 1]).await,
-        413
-    );
-    assert_eq!(std::fs::read_dir(other.path("workspace")).unwrap().count(), 0);
-    assert!(!other.path("state/restored.json").exists());
-    let stale = second
-        .harness()
-        .restore(&second.contact, 4, &snapshot)
-        .await
-        .unwrap_err();
-    assert_eq!(stale.kind(), ErrorKind::Stale);
-    assert_eq!(
-        restore("?fence=5", Some(&token), snapshot.bytes.clone()).await,
-        200
-    );
-    assert!(other.path("workspace/file").exists());
-
-    let third = Place::new();
-    let bound = third.start(NOWHERE, json!({})).await.opened().await;
-    let late = bound
-        .harness()
-        .restore(&bound.contact, 1, &snapshot)
-        .await
-        .unwrap_err();
-    assert_eq!(late.kind(), ErrorKind::WrongState);
 }
 
 /// A crash in the middle leaves half of the files; the next attempt begins again.
