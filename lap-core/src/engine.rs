@@ -16,6 +16,7 @@ mod drain;
 mod flush;
 mod identity;
 mod live;
+mod mask;
 mod messages;
 mod open_session;
 mod plan;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::mask::{is_mask, mask, no_masks};
 use super::{Engine, validate};
 use crate::agent::{Agent, AgentSpec};
 use crate::blueprint::{Blueprint, BlueprintHash};
@@ -82,7 +83,7 @@ pub struct AgentChange {
     pub preload_memory_limit: Option<u32>,
     /// Sandbox projects.
     pub projects: Option<Vec<Value>>,
-    /// All variables. A value that is the mask of the stored one leaves that one as it is.
+    /// All variables. A mask in place of a value leaves the stored one as it is.
     pub env_vars: Option<BTreeMap<String, Secret>>,
     /// Bindings.
     pub env_var_hosts: Option<BTreeMap<String, Vec<String>>>,
@@ -105,6 +106,7 @@ impl Engine {
         let (parts, config) = (&self.core.parts, &self.core.config);
         let definition = new.definition;
         validate::environment(CREATE, "env_vars", validate::pairs(&definition.env_vars))?;
+        no_masks(CREATE, &AgentSpec::default(), &definition.env_vars)?;
         let id = AgentId::fresh(&*parts.entropy, parts.clock.now());
         let idempotency = new.idempotency_key.map(|key| Idempotency {
             principal: caller.principal().to_owned(),
@@ -274,9 +276,8 @@ impl Engine {
         if let Some(env) = change.env_vars {
             let mut values = BTreeMap::new();
             for (name, value) in env {
-                let unchanged = spec.env_vars.contains_key(&name)
-                    && mask(&self.open_env(agent, &name)?) == value.expose();
-                let value = if unchanged {
+                // Any mask: whoever sends back one that somebody else's change has outdated means no change either.
+                let value = if is_mask(&value) && spec.env_vars.contains_key(&name) {
                     self.open_env(agent, &name)?
                 } else {
                     value
@@ -284,6 +285,7 @@ impl Engine {
                 values.insert(name, value);
             }
             validate::environment(UPDATE, "env_vars", validate::pairs(&values))?;
+            no_masks(UPDATE, &spec, &values)?;
             spec.env_vars = self.seal_env(agent.id, &values)?;
             // A binding of a variable that is gone has no meaning; the original pruned it too.
             spec.env_var_hosts.retain(|name, _| values.contains_key(name));
@@ -327,19 +329,6 @@ pub(super) fn key_reused(operation: &'static str) -> Error {
         operation,
         "this Idempotency-Key was used before with another request",
     )
-}
-
-/// Eight stars, and the last two characters when the value is long enough not to be given away by them.
-fn mask(value: &Secret) -> String {
-    const LONG: usize = 12;
-    let text = value.expose();
-    let count = text.chars().count();
-    let tail: String = if count >= LONG {
-        text.chars().skip(count - 2).collect()
-    } else {
-        String::new()
-    };
-    format!("********{tail}")
 }
 
 /// Everything that makes two requests the same request.
