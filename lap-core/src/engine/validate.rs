@@ -10,6 +10,8 @@ const MAX_VARIABLES: usize = 50;
 const MAX_ENVIRONMENT_BYTES: usize = 16_384;
 const MAX_RULES: usize = 200;
 const MAX_TEXT: usize = 256 * 1024;
+/// Lists carry these of up to 200 agents.
+const MAX_NAME: usize = 1024;
 
 /// Names and sizes of variables that a caller gives to a sandbox.
 pub(super) fn environment<'a>(
@@ -52,14 +54,20 @@ pub(super) fn environment<'a>(
 pub(super) fn agent(operation: &'static str, spec: &AgentSpec) -> Result<()> {
     required(operation, "model", &spec.model)?;
     required(operation, "branch", &spec.branch)?;
-    if spec.branch.starts_with('-') || spec.branch.chars().any(char::is_whitespace) {
+    let breaks = |c: char| c.is_whitespace() || c.is_control();
+    if spec.branch.starts_with('-') || spec.branch.contains(breaks) || spec.branch.len() > MAX_NAME {
         return Err(Error::invalid(
             operation,
             "branch",
             "this is not the name of a branch",
         ));
     }
+    if spec.model.len() > MAX_NAME {
+        let message = format!("at most {MAX_NAME} bytes are allowed");
+        return Err(Error::invalid(operation, "model", message));
+    }
     for (field, text) in [
+        ("pfp_url", &spec.pfp_url),
         ("prompt", &spec.prompt),
         ("requirements", &spec.requirements),
         ("name", &spec.name),
@@ -241,6 +249,21 @@ mod tests {
         }
         for rule in ["", "*.", "a:443", "a/", "a/123", "ex ample", "::1", "https://a"] {
             assert!(!is_egress_rule(rule), "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_branch_is_one_short_word() {
+        let spec = |branch: &str| AgentSpec {
+            model: "m".to_owned(),
+            branch: branch.to_owned(),
+            ..AgentSpec::default()
+        };
+        for branch in ["main", "feature/ä", "v1.2"] {
+            assert!(agent("t", &spec(branch)).is_ok(), "{branch}");
+        }
+        for branch in ["", "-x", "a b", "a\0b", "a\u{1b}[31m", &"x".repeat(MAX_NAME + 1)] {
+            assert!(agent("t", &spec(branch)).is_err(), "{branch:?}");
         }
     }
 
