@@ -23,9 +23,14 @@ const LITELLM: &str = "LAP_TEST_LITELLM";
 /// A program that the test command installed. Without it the test passes with a remark, except in CI, where a test that
 /// does not run must be red.
 fn program(variable: &str) -> Option<PathBuf> {
-    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
+    let path = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_file());
     if path.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "{variable} names no program; `cargo xtask test` installs it");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{variable} names no program; `cargo xtask test` installs it"
+        );
         eprintln!("NOT TESTED: {variable} names no program; `cargo xtask test` installs it");
     }
     path
@@ -65,7 +70,11 @@ impl Lab {
 
     fn start(opencode: PathBuf, litellm: &Path) -> Self {
         let model = model_of_its_own();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let folder = tempfile::tempdir().unwrap().keep();
         let config = include_str!("../lab/litellm.yaml").replace("MODEL_BASE", &model.base);
         std::fs::write(folder.join("config.yaml"), config).unwrap();
@@ -114,7 +123,10 @@ impl Lab {
 fn model_of_its_own() -> Model {
     let (say, said) = mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         runtime.block_on(async move {
             say.send(Model::start().await).unwrap();
             std::future::pending::<()>().await;
@@ -126,7 +138,10 @@ fn model_of_its_own() -> Model {
 fn answers(gateway: &str) -> bool {
     std::thread::scope(|scope| {
         let ask = scope.spawn(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(async {
                 let client = Client::new(gateway, "");
                 let request = http::Request::get(format!("{gateway}/health/liveliness"));

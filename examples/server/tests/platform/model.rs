@@ -71,7 +71,11 @@ struct Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         if !self.complete {
-            self.model.cut_off.lock().unwrap().push(std::mem::take(&mut self.text));
+            self.model
+                .cut_off
+                .lock()
+                .unwrap()
+                .push(std::mem::take(&mut self.text));
         }
     }
 }
@@ -80,16 +84,24 @@ async fn complete(State(model): State<Model>, headers: HeaderMap, body: Bytes) -
     let text = last_user_text(&serde_json::from_slice(&body).unwrap());
     let response = reply(&model, headers, body);
     let (parts, body) = response.into_parts();
-    let watch = Watch { model, text, complete: false };
-    let watched = stream::unfold((body.into_data_stream(), watch), |(mut body, mut watch)| async move {
-        match body.next().await {
-            Some(piece) => Some((piece, (body, watch))),
-            None => {
-                watch.complete = true;
-                None
+    let watch = Watch {
+        model,
+        text,
+        complete: false,
+    };
+    let watched = stream::unfold(
+        (body.into_data_stream(), watch),
+        |(mut body, mut watch)| async move {
+            match body.next().await {
+                Some(piece) => Some((piece, (body, watch))),
+                None => {
+                    watch.complete = true;
+                    drop(watch);
+                    None
+                }
             }
-        }
-    });
+        },
+    );
     Response::from_parts(parts, Body::from_stream(watched))
 }
 
@@ -139,31 +151,39 @@ fn reply(model: &Model, headers: HeaderMap, body: Bytes) -> Response {
 
 fn call(tool: &str, input: &str) -> Response {
     let call = json!({"index": 0, "id": "call_1", "type": "function", "function": {"name": tool, "arguments": input}});
-    let said = json!({"delta": {"tool_calls": [call]}});
-    chunks(vec![said, json!({"delta": {}, "finish_reason": "tool_calls"})], 0)
+    let said = json!({"index": 0, "delta": {"tool_calls": [call]}});
+    chunks(
+        vec![
+            said,
+            json!({"index": 0, "delta": {}, "finish_reason": "tool_calls"}),
+        ],
+        0,
+    )
 }
 
 fn answer(texts: Vec<String>, pause: u64) -> Response {
     let mut all: Vec<_> = texts
         .into_iter()
-        .map(|text| json!({"delta": {"content": text}}))
+        .map(|text| json!({"index": 0, "delta": {"content": text}}))
         .collect();
-    all.push(json!({"delta": {}, "finish_reason": "stop"}));
+    all.push(json!({"index": 0, "delta": {}, "finish_reason": "stop"}));
     chunks(all, pause)
 }
 
 fn chunks(choices: Vec<Value>, pause: u64) -> Response {
     let lines = stream::iter(choices).then(move |choice| async move {
         tokio::time::sleep(Duration::from_millis(pause)).await;
-        format!(
-            "data: {}\n\n",
-            json!({"id": "c", "object": "chat.completion.chunk", "choices": [choice]})
-        )
+        format!("data: {}\n\n", chunk(&json!([choice]), &Value::Null))
     });
-    let usage = json!({"id": "c", "choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7}});
+    let usage = json!({"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18});
+    let usage = chunk(&json!([]), &usage);
     let end = stream::iter([format!("data: {usage}\n\n"), "data: [DONE]\n\n".to_owned()]);
     let body = Body::from_stream(lines.chain(end).map(Ok::<_, std::io::Error>));
     ([("content-type", "text/event-stream")], body).into_response()
+}
+
+fn chunk(choices: &Value, usage: &Value) -> Value {
+    json!({"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "test-model", "choices": choices, "usage": usage})
 }
 
 fn last_user_text(body: &Value) -> String {

@@ -22,7 +22,7 @@ async fn ready(server: &Server, session: &str) -> Value {
 }
 
 fn opencode_agent(more: Value) -> Value {
-    let mut agent = json!({"harness": "opencode", "model": "test-model"});
+    let mut agent = json!({"harness_id": "opencode", "model": "test-model"});
     for (name, value) in more.as_object().unwrap() {
         agent[name] = value.clone();
     }
@@ -34,37 +34,74 @@ async fn opencode_works_through_the_platform() {
     let Some(lab) = Lab::get() else { return };
     let server = lab.server(&[]).await;
     let client = &server.client;
-    let agent = client.agent(opencode_agent(json!({"prompt": "Answer like a lighthouse keeper."}))).await;
+    let agent = client
+        .agent(opencode_agent(
+            json!({"prompt": "Answer like a lighthouse keeper."}),
+        ))
+        .await;
     let session = client.session(&agent, json!({"title": "first"})).await;
     ready(&server, &session).await;
     let watching = {
         let (client, session) = (client.clone(), session.clone());
-        tokio::spawn(async move { client.events_until(&session, 0, |frame| frame.is("turn.finished")).await })
+        tokio::spawn(async move {
+            client
+                .events_until(&session, 0, |frame| frame.is("turn.finished"))
+                .await
+        })
     };
-    let text = "TOOL: echo made-by-opencode > made.txt; echo SID=$SESSION_ID KEY=$LITELLM_API_KEY; cat made.txt";
+    let text =
+        "TOOL: echo made-by-opencode > made.txt; echo SID=$SESSION_ID KEY=$LITELLM_API_KEY; cat made.txt";
     let (status, reply) = client.message(&session, text).await;
     assert_eq!(status, 200, "{reply}");
     let said = reply["parts"].to_string();
-    assert!(said.contains("TOOL_RESULT_SEEN") && said.contains("made-by-opencode"), "{said}");
-    assert!(said.contains(&format!("SID={session}")) && said.contains("KEY=stub_"), "{said}");
+    assert!(
+        said.contains("TOOL_RESULT_SEEN") && said.contains("made-by-opencode"),
+        "{said}"
+    );
+    assert!(
+        said.contains(&format!("SID={session}")) && said.contains("KEY=stub_"),
+        "{said}"
+    );
     let made = server.sandbox_folders()[0].join("workspace/made.txt");
     assert_eq!(std::fs::read_to_string(made).unwrap(), "made-by-opencode\n");
 
     let frames = watching.await.unwrap();
     let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id).collect();
-    assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "ids without gaps");
+    assert_eq!(
+        ids,
+        (1..=ids.len() as u64).collect::<Vec<_>>(),
+        "ids without gaps"
+    );
     let events: Vec<&Value> = frames.iter().map(|frame| &frame.data["event"]).collect();
-    assert!(events.iter().any(|event| event["type"] == "message.part.delta"), "streamed text");
     assert!(
-        events.iter().any(|event| event["properties"]["part"]["state"]["status"] == "completed"),
+        events.iter().any(|event| event["type"] == "message.part.delta"),
+        "streamed text"
+    );
+    assert!(
+        events
+            .iter()
+            .any(|event| event["properties"]["part"]["state"]["status"] == "completed"),
         "a tool ran"
     );
 
-    let upstream: Vec<_> = lab.model.seen().into_iter().filter(|seen| seen.body.to_string().contains(&session) || seen.body.to_string().contains("made-by-opencode")).collect();
+    let upstream: Vec<_> = lab
+        .model
+        .seen()
+        .into_iter()
+        .filter(|seen| {
+            seen.body.to_string().contains(&session) || seen.body.to_string().contains("made-by-opencode")
+        })
+        .collect();
     assert!(upstream.len() >= 2, "two model calls");
-    assert!(upstream[0].body.to_string().contains("lighthouse keeper"), "the agent's prompt");
+    assert!(
+        upstream[0].body.to_string().contains("lighthouse keeper"),
+        "the agent's prompt"
+    );
     for seen in &upstream {
-        assert_eq!(seen.headers["authorization"], format!("Bearer {UPSTREAM_KEY}").as_str());
+        assert_eq!(
+            seen.headers["authorization"],
+            format!("Bearer {UPSTREAM_KEY}").as_str()
+        );
         assert!(!seen.body.to_string().contains(GATEWAY_KEY));
     }
 
@@ -72,8 +109,17 @@ async fn opencode_works_through_the_platform() {
     assert_eq!(status, 200, "{reply}");
     assert!(reply["parts"].to_string().contains("PONG and again"), "{reply}");
     let (_, messages) = client.get(&format!("/sessions/{session}/messages")).await;
-    let roles: Vec<_> = messages.as_array().unwrap().iter().map(|message| message["info"]["role"].clone()).collect();
-    assert_eq!(roles, ["user", "assistant", "assistant", "user", "assistant"], "{messages}");
+    let roles: Vec<_> = messages
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["info"]["role"].clone())
+        .collect();
+    assert_eq!(
+        roles,
+        ["user", "assistant", "assistant", "user", "assistant"],
+        "{messages}"
+    );
 
     let (status, _) = client.delete(&format!("/sessions/{session}")).await;
     assert_eq!(status, 200);
@@ -93,24 +139,37 @@ async fn an_abort_reaches_the_model_and_errors_reach_the_client() {
         tokio::spawn(async move { client.message(&session, "SLOW 401").await })
     };
     eventually("the model is asked", async || {
-        (lab.model.asked("SLOW 401") > 0).then_some(()).ok_or_else(String::new)
+        (lab.model.asked("SLOW 401") > 0)
+            .then_some(())
+            .ok_or_else(String::new)
     })
     .await;
-    let (status, _) = client.post(&format!("/sessions/{session}/abort"), &json!({})).await;
+    let (status, _) = client
+        .post(&format!("/sessions/{session}/abort"), &json!({}))
+        .await;
     assert_eq!(status, 200);
     let (status, answer) = waiting.await.unwrap();
     assert_eq!(status, 409, "{answer}");
     eventually("the model is told to stop", async || {
-        lab.model.was_cut_off("SLOW 401").then_some(()).ok_or_else(String::new)
+        lab.model
+            .was_cut_off("SLOW 401")
+            .then_some(())
+            .ok_or_else(String::new)
     })
     .await;
 
     let (status, answer) = client.message(&session, "FAIL 403").await;
     assert_eq!(status, 502, "{answer}");
-    assert!(answer.to_string().contains("the model is out of order"), "{answer}");
+    assert!(
+        answer.to_string().contains("the model is out of order"),
+        "{answer}"
+    );
     let (status, reply) = client.message(&session, "still here").await;
     assert_eq!(status, 200, "{reply}");
     assert!(reply["parts"].to_string().contains("PONG still here"), "{reply}");
-    assert_eq!(client.turn_states(&session).await, ["aborted", "failed", "completed"]);
+    assert_eq!(
+        client.turn_states(&session).await,
+        ["aborted", "failed", "completed"]
+    );
     let _ = Duration::ZERO;
 }

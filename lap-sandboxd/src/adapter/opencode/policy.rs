@@ -76,6 +76,7 @@ pub(super) fn permission_reply(reply: &Value) -> Option<Value> {
 /// `None`: the client does not want to answer.
 pub(super) fn question_reply(reply: &Value) -> Option<Value> {
     let answers = match reply {
+        Value::Object(all) if all.get("reject").is_some_and(|reject| *reject == Value::Bool(true)) => return None,
         Value::Object(all) => all.get("answers").or_else(|| all.get("reply"))?,
         other => other,
     };
@@ -115,6 +116,8 @@ mod tests {
         assert_eq!(permission_reply(&json!("perhaps")), None);
         assert_eq!(question_reply(&json!("Blue")), Some(json!({"answers": [["Blue"]]})));
         assert_eq!(question_reply(&json!({"answers": [["a", "b"]]})), Some(json!({"answers": [["a", "b"]]})));
-        assert_eq!(question_reply(&json!("reject")), None);
+        for no in [json!("reject"), json!({"reject": true}), json!({"reply": "reject"}), Value::Null] {
+            assert_eq!(question_reply(&no), None, "{no}");
+        }
     }
 }
