@@ -45,7 +45,9 @@ pub(crate) async fn advance(tx: &mut Tx, advance: Advance) -> Answer<Advanced> {
             become_ready(tx, id, conversation, address).await?;
             let started = start_first(tx, &session, hold).await?;
             events::log(tx, id, vec![NewEvent::session_ready()]).await?;
-            let session = sessions::find(&mut tx.link, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+            let session = sessions::find(&mut tx.link, id)
+                .await?
+                .ok_or(sqlx::Error::RowNotFound)?;
             Ok(Advanced::Done(session, started))
         }
         Step::Failed(reason) => {

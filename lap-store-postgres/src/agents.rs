@@ -41,7 +41,9 @@ impl Agents for PostgresStore {
 
     async fn update_agent(&self, update: AgentUpdate) -> Result<Updated> {
         self.core()
-            .ask("update agent", update, |link, update| update_agent(link, update).boxed())
+            .ask("update agent", update, |link, update| {
+                update_agent(link, update).boxed()
+            })
             .await
     }
 
@@ -155,7 +157,10 @@ async fn delete(tx: &mut Tx, id: AgentId) -> Answer<Option<Vec<SessionId>>> {
         sessions::lock(tx, session).await?;
         // It may have ended just before the lock.
         let is_active = |session: Session| session.state.is_active();
-        if sessions::find(&mut tx.link, session).await?.is_some_and(is_active) {
+        if sessions::find(&mut tx.link, session)
+            .await?
+            .is_some_and(is_active)
+        {
             end_session(tx, session, &ending).await?;
             ended.push(session);
         }

@@ -124,10 +124,20 @@ async fn answer(link: &mut Link, row: &PgRow, append: Append) -> Answer<Appended
         return Ok(Appended::CursorAt(at));
     };
     let mut new = Vec::with_capacity(append.events.len() + 1);
-    new.extend(append.running.filter(|_| row.flag("ran").unwrap_or(false)).map(NewEvent::turn_running));
+    new.extend(
+        append
+            .running
+            .filter(|_| row.flag("ran").unwrap_or(false))
+            .map(NewEvent::turn_running),
+    );
     new.extend(append.events);
     let first = last.unsigned_abs().saturating_sub(new.len() as u64) + 1;
-    Ok(Appended::Done(stored_events(append.session, first, row.time("now")?, new)))
+    Ok(Appended::Done(stored_events(
+        append.session,
+        first,
+        row.time("now")?,
+        new,
+    )))
 }
 
 #[derive(Default)]
@@ -157,7 +167,9 @@ impl EntryColumns {
         self.expected.push(ingest.map(|ingest| stored(ingest.expected)));
         self.cursors.push(ingest.map(|ingest| stored(ingest.cursor)));
         self.running.push(append.running.map(|turn| turn.as_uuid()));
-        let body = append.running.map(|turn| json_text(&NewEvent::turn_running(turn).body));
+        let body = append
+            .running
+            .map(|turn| json_text(&NewEvent::turn_running(turn).body));
         self.running_bodies.push(body.transpose()?);
         self.sizes.push(stored(append.events.len() as u64));
         Ok(())

@@ -107,7 +107,9 @@ impl OwnConnections {
             if own.used.elapsed() < FRESH {
                 return Some(own);
             }
-            if own.born.elapsed() < LIFETIME && matches!(timeout(PING, own.connection.ping()).await, Ok(Ok(()))) {
+            if own.born.elapsed() < LIFETIME
+                && matches!(timeout(PING, own.connection.ping()).await, Ok(Ok(())))
+            {
                 return Some(own);
             }
         }

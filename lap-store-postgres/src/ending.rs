@@ -61,7 +61,9 @@ pub(crate) async fn end_session(tx: &mut Tx, id: SessionId, ending: &Ending) -> 
         .bind(ending.reason.as_deref().map(clean));
     tx.run(update).await?;
     events::log(tx, id, log).await?;
-    let session = sessions::find(&mut tx.link, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+    let session = sessions::find(&mut tx.link, id)
+        .await?
+        .ok_or(sqlx::Error::RowNotFound)?;
     if let Some(sandbox) = session.sandbox {
         sandboxes::let_go(tx, sandbox, SandboxState::Stopping, reason).await?;
     }

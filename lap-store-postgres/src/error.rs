@@ -17,6 +17,8 @@ pub(crate) enum Failure {
     Race,
     /// A hold was lost in the middle of a transaction, which must not stay. The method answers that it was late.
     Stale,
+    /// The server only reads.
+    ReadOnly,
     /// The platform's own answer.
     Refused(Error),
 }
@@ -64,7 +66,10 @@ impl Failure {
                 .code()
                 .is_some_and(|code| code.starts_with("08") || matches!(&*code, "57P01" | "57P02" | "57P03")),
             Self::Sql(
-                sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed,
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::WorkerCrashed,
             ) => true,
             _ => false,
         }
@@ -72,7 +77,8 @@ impl Failure {
 
     /// Whether another server may answer better: the one asked can only read.
     pub(crate) fn is_read_only(&self) -> bool {
-        self.database().and_then(DatabaseError::code).as_deref() == Some("25006")
+        matches!(self, Self::ReadOnly)
+            || self.database().and_then(DatabaseError::code).as_deref() == Some("25006")
     }
 
     /// Whether one of these unique indexes refused a row.
@@ -97,6 +103,7 @@ impl Failure {
                 "too many others changed the same thing at the same time",
             ),
             Self::Stale => Error::new(ErrorKind::Stale, operation, "a newer owner has taken over"),
+            Self::ReadOnly => Error::new(ErrorKind::Unavailable, operation, READ_ONLY),
             Self::Refused(error) => error,
         }
     }
@@ -106,14 +113,18 @@ impl Failure {
 pub(crate) fn from_sqlx(operation: &'static str, error: sqlx::Error) -> Error {
     let (kind, message) = match &error {
         sqlx::Error::Database(database) => from_code(database.code().as_deref().unwrap_or_default()),
-        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-            (ErrorKind::Unavailable, "the connection to the database broke or could not be made")
-        }
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => (
+            ErrorKind::Unavailable,
+            "the connection to the database broke or could not be made",
+        ),
         sqlx::Error::Tls(_) => (
             ErrorKind::Unavailable,
             "no secure connection to the database could be made; check sslmode and sslrootcert in its address",
         ),
-        sqlx::Error::PoolTimedOut => (ErrorKind::Unavailable, "every connection to the database is in use"),
+        sqlx::Error::PoolTimedOut => (
+            ErrorKind::Unavailable,
+            "every connection to the database is in use",
+        ),
         sqlx::Error::PoolClosed => (ErrorKind::Unavailable, "the store is closed"),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) | sqlx::Error::ColumnNotFound(_) => (
             ErrorKind::Corrupt,
@@ -124,11 +135,13 @@ pub(crate) fn from_sqlx(operation: &'static str, error: sqlx::Error) -> Error {
     Error::new(kind, operation, message).with_source(error)
 }
 
+const READ_ONLY: &str = "the database is read-only now; it may be a standby during a fail-over";
+
 /// SQLSTATE codes (<https://www.postgresql.org/docs/current/errcodes-appendix.html>), by code, then by class.
 fn from_code(code: &str) -> (ErrorKind, &'static str) {
     let unavailable = |message| (ErrorKind::Unavailable, message);
     match code {
-        "25006" => unavailable("the database is read-only now; it may be a standby during a fail-over"),
+        "25006" => unavailable(READ_ONLY),
         "28P01" | "28000" => unavailable("the database does not accept the user or the password"),
         "3D000" => unavailable("the server has no database of this name"),
         "42501" => (
@@ -137,7 +150,9 @@ fn from_code(code: &str) -> (ErrorKind, &'static str) {
         ),
         "53100" => unavailable("the disk of the database is full; free some space"),
         "53200" => unavailable("the database has not enough memory"),
-        "53300" => unavailable("the database accepts no more connections; raise max_connections or use fewer"),
+        "53300" => {
+            unavailable("the database accepts no more connections; raise max_connections or use fewer")
+        }
         "55P03" => unavailable("a lock was not free in time"),
         "57014" => unavailable("the statement took longer than statement_timeout"),
         "25P03" | "25P04" => unavailable("the transaction was idle or open for too long and was ended"),
@@ -145,14 +160,20 @@ fn from_code(code: &str) -> (ErrorKind, &'static str) {
             ErrorKind::Corrupt,
             "the database lacks a part of the schema; start the server anew or run its migrations",
         ),
-        "22P05" | "22021" => (ErrorKind::Invalid, "a text has a character that the database cannot keep"),
+        "22P05" | "22021" => (
+            ErrorKind::Invalid,
+            "a text has a character that the database cannot keep",
+        ),
         _ => match code.get(..2).unwrap_or_default() {
             "08" => unavailable("the connection to the database broke or could not be made"),
             "40" => unavailable("others changed the same rows at the same time"),
             "53" => unavailable("the database is short of a resource"),
             "57" => unavailable("the database is shutting down or starting"),
             "58" => unavailable("the disk of the database reported an error"),
-            "XX" => (ErrorKind::Corrupt, "the database reports damaged data; restore it from a backup"),
+            "XX" => (
+                ErrorKind::Corrupt,
+                "the database reports damaged data; restore it from a backup",
+            ),
             "23" => (ErrorKind::Internal, "the write breaks a rule of the schema"),
             _ => (ErrorKind::Internal, "the database refused a statement"),
         },
@@ -166,8 +187,12 @@ pub(crate) fn closed(operation: &'static str) -> Error {
 
 /// The database did not answer in time.
 pub(crate) fn silent(operation: &'static str) -> Error {
-    Error::new(ErrorKind::Unavailable, operation, "the database did not answer in time")
-        .with_retry(Retry::After(Duration::from_secs(2)))
+    Error::new(
+        ErrorKind::Unavailable,
+        operation,
+        "the database did not answer in time",
+    )
+    .with_retry(Retry::After(Duration::from_secs(2)))
 }
 
 #[cfg(test)]
@@ -176,7 +201,9 @@ mod tests {
 
     #[test]
     fn what_passes_may_be_repeated_and_what_does_not_may_not() {
-        for code in ["25006", "53100", "53300", "57014", "57P01", "57P03", "08006", "40P01", "40001", "58030", "55P03"] {
+        for code in [
+            "25006", "53100", "53300", "57014", "57P01", "57P03", "08006", "40P01", "40001", "58030", "55P03",
+        ] {
             assert_eq!(from_code(code).0, ErrorKind::Unavailable, "{code}");
         }
         for code in ["42601", "23505", "22003", ""] {

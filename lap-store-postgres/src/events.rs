@@ -31,7 +31,9 @@ impl Events for PostgresStore {
 
     async fn cursor(&self, session: SessionId, source: SandboxId) -> Result<u64> {
         self.core()
-            .ask("read cursor", (session, source), |link, of| cursor(link, of).boxed())
+            .ask("read cursor", (session, source), |link, of| {
+                cursor(link, of).boxed()
+            })
             .await
     }
 }

@@ -112,7 +112,9 @@ async fn tell(core: Arc<Core>, channel: String, process: String, outbox: Arc<Out
         let lines = std::mem::take(&mut *outbox.waiting.lock().unwrap_or_else(PoisonError::into_inner));
         for payload in payloads(&process, lines) {
             let sent = core
-                .ask("send hints", (channel.clone(), payload), |link, what| notify(link, what).boxed())
+                .ask("send hints", (channel.clone(), payload), |link, what| {
+                    notify(link, what).boxed()
+                })
                 .await;
             if let Err(error) = sent {
                 // A lost hint costs latency only.
@@ -125,7 +127,10 @@ async fn tell(core: Arc<Core>, channel: String, process: String, outbox: Arc<Out
 fn payloads(process: &str, lines: BTreeSet<String>) -> Vec<String> {
     let mut payloads: Vec<String> = Vec::new();
     for line in lines {
-        match payloads.last_mut().filter(|last| last.len() + line.len() < PAYLOAD) {
+        match payloads
+            .last_mut()
+            .filter(|last| last.len() + line.len() < PAYLOAD)
+        {
             Some(last) => {
                 last.push('\n');
                 last.push_str(&line);
@@ -153,7 +158,12 @@ async fn listen(connect: PgConnectOptions, channel: String, process: String, bus
 }
 
 /// Passes on what others tell, until the connection breaks.
-async fn hear(connect: &PgConnectOptions, channel: &str, process: &str, bus: &HintBus) -> Result<(), sqlx::Error> {
+async fn hear(
+    connect: &PgConnectOptions,
+    channel: &str,
+    process: &str,
+    bus: &HintBus,
+) -> Result<(), sqlx::Error> {
     let pool = PgPoolOptions::new()
         .max_connections(1)
         .idle_timeout(None)
@@ -203,7 +213,11 @@ mod tests {
         let lines: BTreeSet<_> = (0..1000).map(|number| format!("session {number:074}")).collect();
         let payloads = payloads("me", lines);
         assert_eq!(payloads.len(), 12);
-        assert!(payloads.iter().all(|payload| payload.len() < 8000 && payload.starts_with("me\n")));
+        assert!(
+            payloads
+                .iter()
+                .all(|payload| payload.len() < 8000 && payload.starts_with("me\n"))
+        );
         let told: usize = payloads.iter().map(|payload| payload.lines().count() - 1).sum();
         assert_eq!(told, 1000);
     }

@@ -4,7 +4,7 @@ use lap_core::store::{IDEMPOTENCY_TTL, Idempotency};
 use uuid::Uuid;
 
 use crate::error::{Answer, Failure};
-use crate::link::{Tx, sql};
+use crate::link::{Link, Tx, sql};
 use crate::row::{Columns as _, Id, clean, millis};
 
 /// What is known about a request.
@@ -52,6 +52,24 @@ pub(crate) async fn remember(tx: &mut Tx, request: &Idempotency, result: Uuid) -
         .bind(millis(IDEMPOTENCY_TTL));
     if tx.run(insert).await? == 0 {
         return Err(Failure::Race);
+    }
+    Ok(())
+}
+
+/// How many rows one statement forgets, so that it holds up nobody.
+const BATCH: i64 = 1000;
+/// How many such statements follow one another.
+const BATCHES: u32 = 20;
+
+/// Forgets what has expired, in small batches. Rows that others use are left for the next time.
+pub(crate) async fn forget(link: &mut Link) -> Answer<()> {
+    let delete = "DELETE FROM lap.idempotency WHERE ctid = ANY(ARRAY(\
+                  SELECT ctid FROM lap.idempotency WHERE expires_at <= lap.now_ms() \
+                  ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED))";
+    for _ in 0..BATCHES {
+        if link.run(sql(delete).bind(BATCH)).await? < BATCH.unsigned_abs() {
+            break;
+        }
     }
     Ok(())
 }

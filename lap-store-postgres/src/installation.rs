@@ -6,7 +6,7 @@ use lap_core::error::Result;
 use lap_core::seal::Sealed;
 use lap_core::store::{Installation, Instance};
 
-use crate::error::Answer;
+use crate::error::{Answer, Failure};
 use crate::link::{Link, sql};
 use crate::row::Columns as _;
 use crate::store::PostgresStore;
@@ -15,12 +15,16 @@ use crate::store::PostgresStore;
 impl Installation for PostgresStore {
     async fn instance(&self, candidate: Instance) -> Result<Instance> {
         self.core()
-            .ask("read instance", candidate, |link, candidate| instance(link, candidate).boxed())
+            .ask("read instance", candidate, |link, candidate| {
+                instance(link, candidate).boxed()
+            })
             .await
     }
 
     async fn ping(&self) -> Result<()> {
-        self.core().ask("ping store", (), |link, ()| ping(link).boxed()).await
+        self.core()
+            .ask("ping store", (), |link, ()| ping(link).boxed())
+            .await
     }
 }
 
@@ -47,9 +51,7 @@ async fn ping(link: &mut Link) -> Answer<()> {
         ))
         .await?;
     if row.flag("is_read_only")? {
-        let kind = lap_core::error::ErrorKind::Unavailable;
-        let message = "the database is read-only now; it may be a standby during a fail-over";
-        return Err(crate::error::Failure::Refused(lap_core::Error::new(kind, "ping store", message)));
+        return Err(Failure::ReadOnly);
     }
     Ok(())
 }

@@ -25,10 +25,7 @@ impl Names {
         let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         let is_name = schema.len() <= LONGEST
             && schema.chars().all(is_word)
-            && schema
-                .chars()
-                .next()
-                .is_some_and(|first| !first.is_ascii_digit());
+            && schema.chars().next().is_some_and(|first| !first.is_ascii_digit());
         // PostgreSQL keeps names that begin so for itself.
         if !is_name || schema.starts_with("pg_") {
             let message = format!(

@@ -101,7 +101,9 @@ pub(crate) async fn open(link: &mut Link, opening: Opening) -> Answer<Outcome> {
         if row.text("prev_hash")? != open.idempotency.body_hash {
             return Ok((Opened::KeyReused, None));
         }
-        let session = sessions::find(link, before).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let session = sessions::find(link, before)
+            .await?
+            .ok_or(sqlx::Error::RowNotFound)?;
         return Ok((Opened::Replayed(session), None));
     }
     let Some(version) = row.maybe_integer("version")? else {
@@ -130,7 +132,11 @@ const OF_A_SESSION: [&str; 7] = [
 
 fn in_use() -> Failure {
     let kind = lap_core::error::ErrorKind::WrongState;
-    Failure::Refused(lap_core::Error::new(kind, "open session", "this session id is in use"))
+    Failure::Refused(lap_core::Error::new(
+        kind,
+        "open session",
+        "this session id is in use",
+    ))
 }
 
 fn statement(opening: &Opening) -> Answer<Statement> {
@@ -138,7 +144,10 @@ fn statement(opening: &Opening) -> Answer<Statement> {
     let mut log = vec![NewEvent::session_created(&open.created_by)];
     let turn = open.first_turn.as_ref();
     log.extend(turn.map(|turn| NewEvent::turn_accepted(turn.id, 1, &turn.parts, &turn.created_by)));
-    let bodies: Vec<String> = log.iter().map(|event| json_text(&event.body)).collect::<Answer<_>>()?;
+    let bodies: Vec<String> = log
+        .iter()
+        .map(|event| json_text(&event.body))
+        .collect::<Answer<_>>()?;
     let turns: Vec<Option<Uuid>> = log
         .iter()
         .map(|event| event.turn.map(|turn| turn.as_uuid()))
@@ -187,11 +196,13 @@ fn opened(row: &PgRow, open: &Open, blueprint_hash: BlueprintHash) -> Answer<Out
         work,
     };
     let since = row.maybe_integer("warm_since")?;
-    Ok(if warm.is_some_and(|id: lap_core::id::SandboxId| id == opened.sandbox.id) {
-        (Opened::Warm(opened), since)
-    } else {
-        (Opened::Cold(opened), None)
-    })
+    Ok(
+        if warm.is_some_and(|id: lap_core::id::SandboxId| id == opened.sandbox.id) {
+            (Opened::Warm(opened), since)
+        } else {
+            (Opened::Cold(opened), None)
+        },
+    )
 }
 
 fn sandbox(row: &PgRow, open: &Open, blueprint_hash: BlueprintHash) -> Answer<Sandbox> {

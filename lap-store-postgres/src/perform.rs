@@ -32,7 +32,12 @@ impl Core {
     ///
     /// # Cancel safety
     /// If dropped, the whole of it happens, or nothing.
-    pub(crate) async fn ask<I, T>(self: &Arc<Self>, operation: &'static str, input: I, inside: Asking<I, T>) -> Result<T>
+    pub(crate) async fn ask<I, T>(
+        self: &Arc<Self>,
+        operation: &'static str,
+        input: I,
+        inside: Asking<I, T>,
+    ) -> Result<T>
     where
         I: Clone + Send + 'static,
         T: Send + 'static,
@@ -70,7 +75,8 @@ impl Core {
                 Err(_) => Err(silent(operation)),
             }
         });
-        task.await.unwrap_or_else(|error| Err(closed(operation).with_source(error)))
+        task.await
+            .unwrap_or_else(|error| Err(closed(operation).with_source(error)))
     }
 
     async fn until_it_wins<I: Clone, T>(self: Arc<Self>, input: I, way: Way<I, T>) -> Answer<T> {

@@ -62,14 +62,17 @@ async fn seen(connection: &mut PgConnection) -> Answer<Option<String>> {
 
 /// Neon's pooled hosts say so in their names.
 fn is_pooled_host(host: &str) -> bool {
-    host.split('.').next().is_some_and(|name| name.ends_with("-pooler"))
+    host.split('.')
+        .next()
+        .is_some_and(|name| name.ends_with("-pooler"))
 }
 
 /// What to do instead.
 fn refusal(host: &str) -> Error {
     let direct = host.replacen("-pooler.", ".", 1);
     let advice = if direct == host {
-        "name the server itself, or set the pooler to session mode (PgBouncer: pool_mode = session)".to_owned()
+        "name the server itself, or set the pooler to session mode (PgBouncer: pool_mode = session)"
+            .to_owned()
     } else {
         format!("name the direct host {direct}")
     };

@@ -68,7 +68,8 @@ async fn put(tx: &mut Tx, new: NewRecord) -> Answer<Put> {
         return Ok(Put::VersionIs(version));
     }
     if let Some(key) = &new.unique_key {
-        let select = "SELECT id FROM lap.records WHERE kind = $1 AND owner = $2 AND unique_key = $3 AND id <> $4";
+        let select =
+            "SELECT id FROM lap.records WHERE kind = $1 AND owner = $2 AND unique_key = $3 AND id <> $4";
         let select = sql(select)
             .bind(clean(&new.kind))
             .bind(clean(&new.owner))

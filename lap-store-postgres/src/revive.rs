@@ -1,5 +1,6 @@
 //! Bringing a session up again.
 
+use lap_core::blueprint::BlueprintHash;
 use lap_core::event::NewEvent;
 use lap_core::sandbox::{Place, Sandbox};
 use lap_core::session::{EndedBy, Session, SessionState};
@@ -20,8 +21,8 @@ pub(crate) async fn revive(tx: &mut Tx, revive: Revive) -> Answer<Revived> {
     if session.state == SessionState::Creating {
         return Ok(Revived::Creating(session));
     }
-    let agent =
-        sql("SELECT 1 FROM lap.agents WHERE id = $1 AND deleted_at IS NULL FOR KEY SHARE").bind(session.agent.as_uuid());
+    let agent = sql("SELECT 1 FROM lap.agents WHERE id = $1 AND deleted_at IS NULL FOR KEY SHARE")
+        .bind(session.agent.as_uuid());
     let Some(last) = session.sandbox else {
         return Ok(Revived::AgentGone);
     };
@@ -38,20 +39,7 @@ pub(crate) async fn revive(tx: &mut Tx, revive: Revive) -> Answer<Revived> {
         };
         end_session(tx, session.id, &ending).await?;
     }
-    let warm = sandboxes::claim(tx, &last.blueprint_hash, &revive.platform_hash, session.id).await?;
-    let is_warm = warm.is_some();
-    let sandbox = match warm {
-        Some(warm) => warm,
-        None => {
-            let cold = NewSandbox {
-                id: revive.cold_sandbox,
-                blueprint_hash: last.blueprint_hash,
-                platform_hash: revive.platform_hash.clone(),
-                place: revive.place,
-            };
-            sandboxes::plan(tx, cold, Some(session.id)).await?
-        }
-    };
+    let (sandbox, is_warm) = claim_or_plan(tx, &revive, last.blueprint_hash).await?;
     let session = begin_again(tx, &session, &sandbox).await?;
     let is_mine = sandbox.place == Place::Cluster || sandbox.place == revive.place;
     let born = Born {
@@ -73,6 +61,26 @@ pub(crate) async fn revive(tx: &mut Tx, revive: Revive) -> Answer<Revived> {
     } else {
         Revived::Cold(opened)
     })
+}
+
+/// The oldest warm sandbox of the key, else a planned cold one.
+async fn claim_or_plan(
+    tx: &mut Tx,
+    revive: &Revive,
+    blueprint_hash: BlueprintHash,
+) -> Answer<(Sandbox, bool)> {
+    let session = revive.session;
+    if let Some(warm) = sandboxes::claim(tx, &blueprint_hash, &revive.platform_hash, session).await? {
+        return Ok((warm, true));
+    }
+    let cold = NewSandbox {
+        id: revive.cold_sandbox,
+        blueprint_hash,
+        platform_hash: revive.platform_hash.clone(),
+        place: revive.place,
+    };
+    let planned = sandboxes::plan(tx, cold, Some(session)).await?;
+    Ok((planned, false))
 }
 
 async fn begin_again(tx: &mut Tx, session: &Session, sandbox: &Sandbox) -> Answer<Session> {

@@ -173,7 +173,9 @@ pub(crate) fn stored(number: u64) -> i64 {
 
 /// A duration in milliseconds that can be added to a time without leaving the range.
 pub(crate) fn millis(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 4)
+    i64::try_from(duration.as_millis())
+        .unwrap_or(i64::MAX)
+        .min(i64::MAX / 4)
 }
 
 /// The stored form of a document.

@@ -62,7 +62,9 @@ impl Sandboxes for PostgresStore {
 
     async fn sandboxes_at(&self, place: Place) -> Result<Vec<Sandbox>> {
         self.core()
-            .ask("list sandboxes", place, |link, place| list_at(link, place).boxed())
+            .ask("list sandboxes", place, |link, place| {
+                list_at(link, place).boxed()
+            })
             .await
     }
 
@@ -144,7 +146,10 @@ pub(crate) async fn claim(
 async fn warm(link: &mut Link, (id, address): (SandboxId, String)) -> Answer<bool> {
     let update = "UPDATE lap.sandboxes SET state = 'warm', state_since = lap.now_ms(), address = $2 \
                   WHERE id = $1 AND state = 'provisioning' AND session IS NULL";
-    Ok(link.run(sql(update).bind(id.as_uuid()).bind(clean(address))).await? > 0)
+    Ok(link
+        .run(sql(update).bind(id.as_uuid()).bind(clean(address)))
+        .await?
+        > 0)
 }
 
 /// A live sandbox is stopping or dead, and its `cleanup` item is due. `None` when it was not live.
@@ -201,8 +206,7 @@ async fn replace_broken(tx: &mut Tx, replace: Replace) -> Answer<Replaced> {
     };
     if let Replaced::Warm(new) | Replaced::Cold(new) = &replaced {
         let update = sql("UPDATE lap.sessions SET sandbox = $2 WHERE id = $1");
-        tx.run(update.bind(id.as_uuid()).bind(new.id.as_uuid()))
-            .await?;
+        tx.run(update.bind(id.as_uuid()).bind(new.id.as_uuid())).await?;
         work::move_to(tx, &replace.hold, new.place).await?;
     }
     Ok(replaced)

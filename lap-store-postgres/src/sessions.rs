@@ -28,7 +28,9 @@ impl Sessions for PostgresStore {
         let opening = open::Opening { open, warm_from };
         let (opened, since) = self
             .core()
-            .ask("open session", opening, |link, opening| open::open(link, opening).boxed())
+            .ask("open session", opening, |link, opening| {
+                open::open(link, opening).boxed()
+            })
             .await?;
         if let Some(since) = since {
             self.claimed(platform, since);
@@ -70,7 +72,9 @@ impl Sessions for PostgresStore {
 
     async fn revive(&self, revive: Revive) -> Result<Revived> {
         self.core()
-            .write("revive session", revive, |tx, revive| revive::revive(tx, revive).boxed())
+            .write("revive session", revive, |tx, revive| {
+                revive::revive(tx, revive).boxed()
+            })
             .await
     }
 
@@ -78,7 +82,9 @@ impl Sessions for PostgresStore {
         let mut sessions: Vec<_> = sessions.iter().map(SessionId::as_uuid).collect();
         sessions.sort_unstable();
         self.core()
-            .ask("touch sessions", sessions, |link, sessions| touch(link, sessions).boxed())
+            .ask("touch sessions", sessions, |link, sessions| {
+                touch(link, sessions).boxed()
+            })
             .await
     }
 }
@@ -165,12 +171,17 @@ async fn bring_up(link: &mut Link, id: SessionId) -> Answer<Option<BringUp>> {
 
 pub(crate) const LIST_OF_AGENT: &str =
     select_sessions!("WHERE s.agent = $1 AND s.state = ANY($2) AND s.id < $3 ORDER BY s.id DESC LIMIT $4");
-pub(crate) const LIST: &str =
-    select_sessions!("WHERE $1::uuid IS NULL AND s.state = ANY($2) AND s.id < $3 ORDER BY s.id DESC LIMIT $4");
+pub(crate) const LIST: &str = select_sessions!(
+    "WHERE $1::uuid IS NULL AND s.state = ANY($2) AND s.id < $3 ORDER BY s.id DESC LIMIT $4"
+);
 
 async fn list(link: &mut Link, query: SessionQuery) -> Answer<Vec<Session>> {
     // Two texts, so that each walks its index from the newest on.
-    let text = if query.agent.is_some() { LIST_OF_AGENT } else { LIST };
+    let text = if query.agent.is_some() {
+        LIST_OF_AGENT
+    } else {
+        LIST
+    };
     let states = if query.states.is_empty() {
         SessionState::ALL.to_vec()
     } else {

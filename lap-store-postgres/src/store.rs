@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr as _;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ use crate::{pooler, settings};
 const OPERATION: &str = "connect store";
 /// Claims look back this far from the last one: sandboxes become visible a little after they became warm.
 const LOOK_BACK: i64 = 5_000;
+/// A heartbeat comes every two seconds; expired rows are removed about once a minute.
+const TIDY_EVERY: u32 = 30;
 
 /// What a [`PostgresStore`] is made of.
 #[derive(Debug, Clone)]
@@ -88,6 +91,7 @@ pub struct PostgresStore {
     wire: Wire,
     /// Since when the sandbox was warm that this process claimed last, per platform.
     last_claims: Mutex<HashMap<PlatformHash, i64>>,
+    beats: AtomicU32,
 }
 
 impl PostgresStore {
@@ -149,7 +153,11 @@ impl PostgresStore {
     }
 
     fn over(names: Names, connections: Connections, connect: PgConnectOptions, process: String) -> Self {
-        tracing::debug!(schema = names.schema(), connections = connections.size(), "connected to PostgreSQL");
+        tracing::debug!(
+            schema = names.schema(),
+            connections = connections.size(),
+            "connected to PostgreSQL"
+        );
         let core = Arc::new(Core {
             names,
             connections,
@@ -159,6 +167,7 @@ impl PostgresStore {
             wire: Wire::start(Arc::clone(&core), connect, process),
             core,
             last_claims: Mutex::default(),
+            beats: AtomicU32::new(0),
         }
     }
 
@@ -233,6 +242,11 @@ impl PostgresStore {
     pub(crate) fn warm_from(&self, platform: &PlatformHash) -> i64 {
         let claims = self.last_claims.lock().unwrap_or_else(PoisonError::into_inner);
         claims.get(platform).map_or(i64::MIN, |since| since - LOOK_BACK)
+    }
+
+    /// Whether this heartbeat is one of the few after which expired rows are removed.
+    pub(crate) fn is_tidying_due(&self) -> bool {
+        self.beats.fetch_add(1, Ordering::Relaxed) % TIDY_EVERY == TIDY_EVERY - 1
     }
 
     /// A sandbox was claimed that had been warm since then.

@@ -21,7 +21,9 @@ use crate::{accept, events, finish, sessions, work};
 impl Turns for PostgresStore {
     async fn accept(&self, accept: Accept) -> Result<Accepted> {
         self.core()
-            .ask("accept turn", accept, |link, accept| accept::accept(link, accept).boxed())
+            .ask("accept turn", accept, |link, accept| {
+                accept::accept(link, accept).boxed()
+            })
             .await
     }
 
@@ -35,7 +37,9 @@ impl Turns for PostgresStore {
     async fn finish(&self, finish: Finish) -> Result<Finished> {
         terminal(&finish)?;
         self.core()
-            .ask("finish turn", finish, |link, finish| finish::finish(link, finish).boxed())
+            .ask("finish turn", finish, |link, finish| {
+                finish::finish(link, finish).boxed()
+            })
             .await
     }
 
@@ -43,7 +47,9 @@ impl Turns for PostgresStore {
         terminal(&finish)?;
         let concluded = self
             .core()
-            .write("conclude turn", (last, finish), |tx, end| finish::conclude(tx, end).boxed())
+            .write("conclude turn", (last, finish), |tx, end| {
+                finish::conclude(tx, end).boxed()
+            })
             .await;
         match concluded {
             Err(error) if error.kind() == ErrorKind::Stale => Ok(Finished::Stale),
@@ -53,7 +59,9 @@ impl Turns for PostgresStore {
 
     async fn abort(&self, session: SessionId, turn: Option<TurnId>) -> Result<Aborting> {
         self.core()
-            .write("abort turn", (session, turn), |tx, asked| abort(tx, asked).boxed())
+            .write("abort turn", (session, turn), |tx, asked| {
+                abort(tx, asked).boxed()
+            })
             .await
     }
 

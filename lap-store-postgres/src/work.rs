@@ -13,6 +13,7 @@ use lap_core::time::Timestamp;
 use sqlx::postgres::PgRow;
 
 use crate::error::{Answer, Failure};
+use crate::idempotency;
 use crate::link::{Link, Statement, Tx, sql};
 use crate::row::{Columns as _, clean, millis, place_text, stored};
 use crate::store::PostgresStore;
@@ -21,7 +22,9 @@ use crate::store::PostgresStore;
 impl Work for PostgresStore {
     async fn enqueue(&self, items: Vec<NewWork>) -> Result<()> {
         self.core()
-            .ask("enqueue work", items, |link, items| enqueue_all(link, items).boxed())
+            .ask("enqueue work", items, |link, items| {
+                enqueue_all(link, items).boxed()
+            })
             .await
     }
 
@@ -53,14 +56,25 @@ impl Work for PostgresStore {
 
     async fn held(&self, worker: WorkerId) -> Result<Vec<WorkItem>> {
         self.core()
-            .ask("list held work", worker, |link, worker| held_by(link, worker).boxed())
+            .ask("list held work", worker, |link, worker| {
+                held_by(link, worker).boxed()
+            })
             .await
     }
 
     async fn beat(&self, worker: &Worker) -> Result<u64> {
-        self.core()
+        let freed = self
+            .core()
             .ask("beat", worker.clone(), |link, worker| beat(link, worker).boxed())
-            .await
+            .await?;
+        if self.is_tidying_due() {
+            self.core()
+                .ask("forget requests", (), |link, ()| {
+                    idempotency::forget(link).boxed()
+                })
+                .await?;
+        }
+        Ok(freed)
     }
 
     async fn retire(&self, worker: WorkerId) -> Result<()> {
@@ -241,7 +255,11 @@ pub(crate) async fn remove_of_session(tx: &mut Tx, session: SessionId) -> Answer
                   gone AS (DELETE FROM lap.work w USING free f WHERE w.kind = f.kind AND w.key = f.key) \
                   SELECT (SELECT count(*) FROM lap.work WHERE key = $1 AND kind IN ('bring_up', 'reap', 'turn')) \
                       = (SELECT count(*) FROM free) AS is_all";
-    if tx.one(sql(delete).bind(session.to_string())).await?.flag("is_all")? {
+    if tx
+        .one(sql(delete).bind(session.to_string()))
+        .await?
+        .flag("is_all")?
+    {
         Ok(())
     } else {
         Err(Failure::Race)
@@ -277,10 +295,7 @@ UPDATE lap.work SET owner = NULL, due = least(due, lap.now_ms() + $5), \
 WHERE kind = $1 AND key = $2 AND owner = $3 AND fence = $4";
 
 /// Due after this long, or earlier when it was asked for meanwhile.
-async fn rearm(
-    link: &mut Link,
-    (hold, after, forget_attempts): (Hold, Duration, bool),
-) -> Answer<bool> {
+async fn rearm(link: &mut Link, (hold, after, forget_attempts): (Hold, Duration, bool)) -> Answer<bool> {
     let update = under(REARM, &hold).bind(millis(after)).bind(forget_attempts);
     Ok(link.run(update).await? > 0)
 }

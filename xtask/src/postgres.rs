@@ -41,7 +41,8 @@ impl Database {
             Some(programs) => programs,
             None => {
                 install()?;
-                programs().ok_or("the package manager installed PostgreSQL, but its programs are not to be found")?
+                programs()
+                    .ok_or("the package manager installed PostgreSQL, but its programs are not to be found")?
             }
         };
         println!("xtask: PostgreSQL made with {}", programs.display());
@@ -76,7 +77,8 @@ struct User {
 impl Server {
     fn start(programs: &Path) -> Result<Self, String> {
         let folder = std::env::temp_dir().join(format!("lap-test-postgres-{}", std::process::id()));
-        fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
+        fs::create_dir_all(&folder)
+            .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
         let user = unprivileged()?;
         if let Some(user) = &user {
             chown(&folder, Some(user.uid), Some(user.gid)).map_err(|error| error.to_string())?;
@@ -102,7 +104,21 @@ impl Server {
 
     fn make(&self) -> Result<(), String> {
         let data = self.data().display().to_string();
-        self.run("initdb", &["-D", &data, "-U", "lap", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"])?;
+        self.run(
+            "initdb",
+            &[
+                "-D",
+                &data,
+                "-U",
+                "lap",
+                "-A",
+                "trust",
+                "-E",
+                "UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+        )?;
         // Nothing here outlives a power cut, so nothing waits for the disk.
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {}\nunix_socket_directories = '{}'\nfsync = off\n\
@@ -200,7 +216,12 @@ fn install() -> Result<(), String> {
             .status()
             .is_ok_and(|status| status.success())
     };
-    let update = || Command::new("apt-get").arg("update").stdout(Stdio::null()).status();
+    let update = || {
+        Command::new("apt-get")
+            .arg("update")
+            .stdout(Stdio::null())
+            .status()
+    };
     if install() || (update().is_ok_and(|status| status.success()) && install()) {
         Ok(())
     } else {
@@ -230,10 +251,7 @@ fn user(line: &str, name: &str) -> Option<User> {
     fields.next().filter(|found| *found == name)?;
     // The password comes between.
     let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-    Some(User {
-        uid,
-        gid,
-    })
+    Some(User { uid, gid })
 }
 
 fn free_port() -> Result<u16, String> {

@@ -48,7 +48,10 @@ async fn the_hot_writes_are_few_statements() {
     let session = open.session;
     let bring_up = scene.open(open).await;
     let ((turn, item), spent) = cost(&scene, scene.ready(session, &bring_up)).await;
-    assert!(spent.transactions == 1 && spent.statements <= 13, "ready: {spent:?}");
+    assert!(
+        spent.transactions == 1 && spent.statements <= 13,
+        "ready: {spent:?}"
+    );
     let ((), spent) = cost(&scene, scene.append(session, &item, turn)).await;
     assert_eq!(spent, ONE, "append");
     let ((), spent) = cost(&scene, scene.finish(turn, &item)).await;

@@ -33,7 +33,9 @@ impl Place {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let schema = format!("lap_t_{}_{number}", std::process::id());
         let place = Self { schema };
-        place.run(&format!("DROP SCHEMA IF EXISTS {} CASCADE", place.schema)).await;
+        place
+            .run(&format!("DROP SCHEMA IF EXISTS {} CASCADE", place.schema))
+            .await;
         place
     }
 
@@ -109,7 +111,11 @@ pub(crate) async fn link() -> PgConnection {
 
 /// Moves the stopped clock of a schema.
 pub(crate) async fn pass(schema: &str, by: Duration) {
-    run(&format!("UPDATE {schema}.test_clock SET ms = ms + {}", by.as_millis())).await;
+    run(&format!(
+        "UPDATE {schema}.test_clock SET ms = ms + {}",
+        by.as_millis()
+    ))
+    .await;
 }
 
 async fn run(text: &str) {

@@ -12,7 +12,9 @@ use crate::database::{Place, link};
 
 async fn hear(stream: &mut HintStream, hint: Hint) {
     let heard = async { while stream.next().await.unwrap() != hint {} };
-    tokio::time::timeout(Duration::from_secs(30), heard).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), heard)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -45,7 +47,8 @@ async fn another_process_hears_hints_also_after_its_connection_broke() {
     let told = async {
         loop {
             here.hint(Hint::Work);
-            if let Ok(Some(Hint::Work)) = tokio::time::timeout(Duration::from_millis(300), hints.next()).await {
+            if let Ok(Some(Hint::Work)) = tokio::time::timeout(Duration::from_millis(300), hints.next()).await
+            {
                 return;
             }
         }

@@ -9,6 +9,7 @@ mod hints;
 mod history;
 mod laws;
 mod migrations;
+mod outages;
 mod plans;
 mod pooler;
 mod scene;

@@ -58,7 +58,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_wrong_address_is_refused_without_an_echo() {
     let url = lap_core::secret::Secret::new("postgres://user:canary@host:notaport/db");
-    let error = PostgresStore::connect(PostgresOptions::new(url)).await.unwrap_err();
+    let error = PostgresStore::connect(PostgresOptions::new(url))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(!lap_core::error::chain(&error).contains("canary"), "{error:?}");
 }

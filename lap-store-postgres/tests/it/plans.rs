@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use lap_core::session::SessionState;
 use lap_core::store::{
-    Events as _, Installation as _, SessionQuery, Sessions as _, Take, TurnQuery, Turns as _, Work as _, WorkKind,
+    Events as _, Installation as _, SessionQuery, Sessions as _, Take, TurnQuery, Turns as _, Work as _,
+    WorkKind,
 };
 use lap_store_postgres::PostgresStore;
 use sqlx::postgres::PgPoolOptions;
@@ -38,7 +39,10 @@ async fn lives(scene: &Scene, count: usize) {
             limit: 10,
         };
         store.list_sessions(query.clone()).await.unwrap();
-        store.list_sessions(SessionQuery { agent: None, ..query }).await.unwrap();
+        store
+            .list_sessions(SessionQuery { agent: None, ..query })
+            .await
+            .unwrap();
         let turns = TurnQuery {
             session,
             after: 0,
@@ -71,20 +75,21 @@ async fn whole_reads(schema: &str) -> BTreeMap<String, i64> {
             .fetch_all(&mut connection)
             .await
             .unwrap();
-    rows.into_iter().filter(|(table, _)| !SMALL.contains(&table.as_str())).collect()
+    rows.into_iter()
+        .filter(|(table, _)| !SMALL.contains(&table.as_str()))
+        .collect()
 }
 
 /// Counted statistics arrive a little after the connection has ended.
 async fn settled_uses(schema: &str, at_least: i64) {
     for _ in 0..300 {
         let mut connection = link().await;
-        let uses: Option<i64> = sqlx::query_scalar(
-            "SELECT sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE schemaname = $1",
-        )
-        .bind(schema)
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+        let uses: Option<i64> =
+            sqlx::query_scalar("SELECT sum(idx_scan)::bigint FROM pg_stat_user_tables WHERE schemaname = $1")
+                .bind(schema)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
         if uses.is_some_and(|uses| uses >= at_least) {
             return;
         }
@@ -99,7 +104,15 @@ async fn no_hot_statement_reads_a_table_whole() {
     let scene = Scene::new(place.connect().await).await;
     // The tables are empty and known to be so: that is when plans go wrong.
     let schema = &place.schema;
-    for table in ["sandboxes", "sessions", "turns", "heads", "events", "work", "idempotency"] {
+    for table in [
+        "sandboxes",
+        "sessions",
+        "turns",
+        "heads",
+        "events",
+        "work",
+        "idempotency",
+    ] {
         place.run(&format!("VACUUM ANALYZE {schema}.{table}")).await;
     }
     let before = whole_reads(schema).await;
@@ -118,7 +131,11 @@ async fn a_claim_does_not_read_the_pool() {
     let own = Scene::new(place.connect().await).await;
     fill_pool(&place, &own).await;
     claim_few(&place, own).await;
-    let pool = PgPoolOptions::new().max_connections(3).connect(&url()).await.unwrap();
+    let pool = PgPoolOptions::new()
+        .max_connections(3)
+        .connect(&url())
+        .await
+        .unwrap();
     let hosts = Scene::new(PostgresStore::on_pool(pool.clone(), &place.schema).await.unwrap()).await;
     claim_few(&place, hosts).await;
 }

@@ -30,23 +30,39 @@ impl Drop for Pooler {
 }
 
 fn program() -> Option<PathBuf> {
-    ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer", "/opt/homebrew/bin/pgbouncer"]
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.exists())
+    [
+        "/usr/sbin/pgbouncer",
+        "/usr/bin/pgbouncer",
+        "/usr/local/bin/pgbouncer",
+        "/opt/homebrew/bin/pgbouncer",
+    ]
+    .iter()
+    .map(PathBuf::from)
+    .find(|path| path.exists())
 }
 
 impl Pooler {
     /// `None` when this machine has no PgBouncer.
+    #[expect(clippy::print_stderr, reason = "a test that was left out says so")]
     async fn start(mode: &str) -> Option<Self> {
         let Some(program) = program() else {
-            assert!(std::env::var_os("CI").is_none(), "install pgbouncer: CI tests the refusal of poolers");
+            assert!(
+                std::env::var_os("CI").is_none(),
+                "install pgbouncer: CI tests the refusal of poolers"
+            );
             eprintln!("NOT TESTED: there is no pgbouncer on this machine");
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
-        let options = url().parse::<PgConnectOptions>().unwrap().extra_float_digits(None);
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let options = url()
+            .parse::<PgConnectOptions>()
+            .unwrap()
+            .extra_float_digits(None);
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let settings = format!(
             "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              auth_type = any\npool_mode = {mode}\nunix_socket_dir =\nmax_client_conn = 100\n\
@@ -54,7 +70,10 @@ impl Pooler {
             options.get_host(),
             options.get_port(),
         )
-        .replace("[databases]\n* = ", &format!("[databases]\n* = user={} ", options.get_username()));
+        .replace(
+            "[databases]\n* = ",
+            &format!("[databases]\n* = user={} ", options.get_username()),
+        );
         let file = folder.path().join("pgbouncer.ini");
         fs::write(&file, settings).unwrap();
         let mut command = Command::new(program);
@@ -97,7 +116,10 @@ impl Pooler {
     fn store_options(&self, place: &Place) -> PostgresOptions {
         let database = self.options.get_database().unwrap_or("postgres");
         let user = self.options.get_username();
-        let url = format!("postgres://{user}@127.0.0.1:{}/{database}?sslmode=disable", self.port);
+        let url = format!(
+            "postgres://{user}@127.0.0.1:{}/{database}?sslmode=disable",
+            self.port
+        );
         PostgresOptions {
             url: Secret::new(url),
             ..place.options()
@@ -106,7 +128,9 @@ impl Pooler {
 }
 
 async fn is_refused(pooler: &Pooler, place: &Place) {
-    let error = PostgresStore::connect(pooler.store_options(place)).await.unwrap_err();
+    let error = PostgresStore::connect(pooler.store_options(place))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported, "{error:?}");
     assert!(error.message().contains("pool_mode = session"), "{error}");
 }
@@ -124,7 +148,10 @@ async fn a_transaction_pooler_is_refused_idle_and_busy() {
             tokio::spawn(async move {
                 let mut connection = options.connect().await.unwrap();
                 loop {
-                    connection.execute(sqlx::raw_sql("SELECT pg_sleep(0.002)")).await.unwrap();
+                    connection
+                        .execute(sqlx::raw_sql("SELECT pg_sleep(0.002)"))
+                        .await
+                        .unwrap();
                 }
             })
         })

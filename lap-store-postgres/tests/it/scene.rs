@@ -11,8 +11,8 @@ use lap_core::sandbox::Place;
 use lap_core::seal::Sealed;
 use lap_core::store::{
     Accept, Accepted, Advance, Advanced, Agents as _, Append, Appended, Created, Events as _, Finish,
-    Finished, Idempotency, NewAgent, NewSandbox, NewTurn, Open, Opened, Sandboxes as _, Sessions as _, Step, Turns as _, Work as _,
-    WorkItem, Worker,
+    Finished, Idempotency, NewAgent, NewSandbox, NewTurn, Open, Opened, Sandboxes as _, Sessions as _, Step,
+    Turns as _, Work as _, WorkItem, Worker,
 };
 use lap_core::time::{Clock as _, SystemClock, Timestamp};
 use lap_core::turn::{Outcome, TurnState};

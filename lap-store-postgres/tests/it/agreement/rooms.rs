@@ -86,7 +86,8 @@ impl World {
             "take in step {}",
             self.step
         );
-        self.items.extend(memory.into_values().zip(postgres.into_values()));
+        self.items
+            .extend(memory.into_values().zip(postgres.into_values()));
     }
 
     async fn settle(&mut self) {
@@ -106,7 +107,12 @@ impl World {
                 self.postgres.fail(&right, after).await,
             ),
         };
-        assert_eq!(memory.unwrap(), postgres.unwrap(), "settling in step {}", self.step);
+        assert_eq!(
+            memory.unwrap(),
+            postgres.unwrap(),
+            "settling in step {}",
+            self.step
+        );
     }
 
     pub(crate) async fn records(&mut self) {
