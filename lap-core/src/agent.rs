@@ -34,6 +34,9 @@ pub struct AgentSpec {
     pub pfp_url: Option<String>,
     /// Names of MCP servers at the gateway.
     pub mcp_servers: Vec<String>,
+    /// What the agent may do without asking: `allow`, `ask` or `deny` for everything, or an object with one of them per tool,
+    /// or per pattern of a tool's input. Null: everything is allowed.
+    pub permission: Value,
     /// Secret environment: the sandbox sees stubs. Sealed for the context [`AgentSpec::env_context`].
     #[serde(with = "sealed_map")]
     pub env_vars: BTreeMap<String, Sealed>,
@@ -68,6 +71,7 @@ impl Default for AgentSpec {
             branch: "main".to_owned(),
             pfp_url: None,
             mcp_servers: Vec::new(),
+            permission: Value::Null,
             env_vars: BTreeMap::new(),
             env_var_hosts: BTreeMap::new(),
             requirements: None,

@@ -72,6 +72,10 @@ pub struct OpenConversation {
     pub skills: Vec<Skill>,
     /// MCP servers.
     pub mcp_servers: Vec<Value>,
+    /// What the agent may do without asking, see [`AgentSpec::permission`](crate::agent::AgentSpec::permission).
+    pub permission: Value,
+    /// How long a permission request or a question waits for an answer before it counts as refused.
+    pub answer_timeout: Duration,
     /// Plain environment of the session.
     pub env: BTreeMap<String, Secret>,
     /// The conversation so far as `[{info, parts}]`, when its own state could not be restored or is too old: then it

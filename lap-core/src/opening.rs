@@ -50,6 +50,8 @@ pub struct Opening {
     pub skills: Vec<Skill>,
     /// MCP servers.
     pub mcp_servers: Vec<Value>,
+    /// See [`AgentSpec::permission`](crate::agent::AgentSpec::permission).
+    pub permission: Value,
     /// Plain environment of this session. The values may be sensitive, so they print nothing.
     pub env: BTreeMap<String, Secret>,
     /// Credentials that go to the vault.
@@ -72,6 +74,8 @@ struct Stored {
     prompt: Option<String>,
     skills: Vec<Skill>,
     mcp_servers: Vec<Value>,
+    #[serde(default)]
+    permission: Value,
     env: BTreeMap<String, String>,
     grants: Vec<StoredGrant>,
 }
@@ -95,6 +99,7 @@ impl Opening {
             prompt: self.prompt.clone(),
             skills: self.skills.clone(),
             mcp_servers: self.mcp_servers.clone(),
+            permission: self.permission.clone(),
             env: self
                 .env
                 .iter()
@@ -144,6 +149,7 @@ impl Opening {
             prompt: stored.prompt,
             skills: stored.skills,
             mcp_servers: stored.mcp_servers,
+            permission: stored.permission,
             env: stored
                 .env
                 .into_iter()

@@ -35,6 +35,8 @@ pub struct AgentDefinition {
     pub pfp_url: Option<String>,
     /// See [`AgentSpec::mcp_servers`].
     pub mcp_servers: Vec<String>,
+    /// See [`AgentSpec::permission`].
+    pub permission: Value,
     /// Secret environment in the clear. It is sealed before anything else happens.
     pub env_vars: BTreeMap<String, Secret>,
     /// See [`AgentSpec::env_var_hosts`].
@@ -71,6 +73,8 @@ pub struct AgentChange {
     pub pfp_url: Option<Option<String>>,
     /// MCP servers.
     pub mcp_servers: Option<Vec<String>>,
+    /// What the agent may do without asking.
+    pub permission: Option<Value>,
     /// The image of new sandboxes.
     pub image: Option<String>,
     /// Instructions.
@@ -129,6 +133,7 @@ impl Engine {
             branch: definition.branch.unwrap_or_else(|| "main".to_owned()),
             pfp_url: definition.pfp_url,
             mcp_servers: definition.mcp_servers,
+            permission: definition.permission,
             env_vars: self.seal_env(id, &definition.env_vars)?,
             env_var_hosts: definition.env_var_hosts,
             requirements: definition.requirements,
@@ -294,6 +299,7 @@ impl Engine {
             name,
             pfp_url,
             mcp_servers,
+            permission,
             image,
             prompt,
             model,
@@ -348,6 +354,7 @@ fn fingerprint(definition: &AgentDefinition) -> Value {
         definition.branch,
         definition.pfp_url,
         definition.mcp_servers,
+        definition.permission,
         env,
         definition.env_var_hosts,
         definition.requirements,

@@ -130,7 +130,7 @@ impl BringUpRun<'_> {
         let warm = sandbox.state == SandboxState::Claimed;
         self.wait_ready(id, &address, warm).await?;
         let contact = core.contact(id, &address);
-        let mut open = plan::conversation(&self.opening, self.item.hold.fence);
+        let mut open = plan::conversation(self.core, &self.opening, self.item.hold.fence);
         let memory = match self.is_restart {
             true => Some(remember::restore(core, self.item, self.opening.session, &contact).await?),
             false => None,

@@ -84,6 +84,8 @@ pub struct EngineConfig {
     pub idle_timeout: Duration,
     /// A turn that takes longer is stopped.
     pub turn_timeout: Duration,
+    /// How long an agent's question or request for permission waits for an answer before it counts as refused.
+    pub answer_timeout: Duration,
     /// A session that is not ready after this long fails.
     pub bring_up_timeout: Duration,
     /// A warm sandbox that does not answer within this time is replaced.
@@ -109,6 +111,7 @@ impl Default for EngineConfig {
             default_harness: "opencode".to_owned(),
             idle_timeout: Duration::from_secs(15 * 60),
             turn_timeout: Duration::from_secs(30 * 60),
+            answer_timeout: Duration::from_secs(600),
             bring_up_timeout: Duration::from_secs(600),
             warm_timeout: Duration::from_secs(2),
             queue_limit: 16,

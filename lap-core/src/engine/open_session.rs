@@ -144,6 +144,7 @@ impl Engine {
                 .iter()
                 .map(|name| json!({ "name": name }))
                 .collect(),
+            permission: agent.spec.permission.clone(),
             env: open.env.clone(),
             grants: grants.collect::<Result<_>>()?,
         })

@@ -75,7 +75,7 @@ pub(super) fn grants(core: &Core, opening: &Opening) -> Vec<Grant> {
 }
 
 /// What the harness holds.
-pub(super) fn conversation(opening: &Opening, fence: u64) -> OpenConversation {
+pub(super) fn conversation(core: &Core, opening: &Opening, fence: u64) -> OpenConversation {
     let mut env = opening.env.clone();
     env.insert("SESSION_ID".to_owned(), Secret::new(opening.session.to_string()));
     env.insert("AGENT_ID".to_owned(), Secret::new(opening.agent.to_string()));
@@ -87,6 +87,8 @@ pub(super) fn conversation(opening: &Opening, fence: u64) -> OpenConversation {
         model: opening.model.clone(),
         skills: opening.skills.clone(),
         mcp_servers: opening.mcp_servers.clone(),
+        permission: opening.permission.clone(),
+        answer_timeout: core.config.answer_timeout,
         env,
         history: Vec::new(),
     }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use crate::agent::AgentSpec;
 use crate::environment::check_name;
 use crate::error::{Error, Result};
@@ -90,9 +92,30 @@ pub(super) fn agent(operation: &'static str, spec: &AgentSpec) -> Result<()> {
             "at most 50 memories can be preloaded",
         ));
     }
+    permission(operation, &spec.permission)?;
     egress(operation, "allow_out", &spec.allow_out)?;
     egress(operation, "deny_out", &spec.deny_out)?;
     bindings(operation, spec)
+}
+
+/// A policy: one action for everything, or one per tool, or per pattern of a tool's input.
+fn permission(operation: &'static str, policy: &Value) -> Result<()> {
+    let is_action = |rule: &Value| matches!(rule.as_str(), Some("allow" | "ask" | "deny"));
+    let is_rule = |rule: &Value| match rule {
+        Value::Object(patterns) => patterns.values().all(is_action),
+        other => is_action(other),
+    };
+    let is_policy = match policy {
+        Value::Null => true,
+        Value::Object(tools) => tools.values().all(is_rule),
+        other => is_action(other),
+    };
+    if is_policy && policy.to_string().len() <= MAX_TEXT {
+        return Ok(());
+    }
+    let message = "expected \"allow\", \"ask\" or \"deny\", or an object with one of them per tool, or per pattern of a \
+                   tool's input, e.g. {\"bash\": {\"*\": \"ask\", \"git status *\": \"allow\"}}";
+    Err(Error::invalid(operation, "permission", message))
 }
 
 fn required(operation: &'static str, field: &'static str, text: &str) -> Result<()> {

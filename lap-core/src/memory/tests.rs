@@ -84,6 +84,8 @@ impl Room {
             model: "m".to_owned(),
             skills: Vec::new(),
             mcp_servers: Vec::new(),
+            permission: serde_json::Value::Null,
+            answer_timeout: Duration::from_secs(600),
             env: BTreeMap::new(),
             history: Vec::new(),
         };

@@ -143,8 +143,8 @@ fn opening(open: &OpenConversation) -> OpenRequest {
             .iter()
             .map(|(name, value)| (name.clone(), value.expose().to_owned()))
             .collect(),
-        permission: Value::Null,
-        answer_timeout_ms: None,
+        permission: open.permission.clone(),
+        answer_timeout_ms: Some(u64::try_from(open.answer_timeout.as_millis()).unwrap_or(u64::MAX)),
         history: (!open.history.is_empty()).then(|| open.history.clone()),
     }
 }

@@ -29,6 +29,9 @@ pub(crate) struct ApiAgent {
     branch: String,
     pfp_url: Option<String>,
     mcp_servers: Vec<String>,
+    /// What it may do without asking; null: everything.
+    #[schema(value_type = Object)]
+    permission: Value,
     /// Masked values by name.
     env_vars: BTreeMap<String, String>,
     /// Hosts to which each secret may go.
@@ -69,6 +72,7 @@ impl ApiAgent {
             branch: spec.branch,
             pfp_url: spec.pfp_url,
             mcp_servers: spec.mcp_servers,
+            permission: spec.permission,
             env_vars: masked,
             env_var_hosts: spec.env_var_hosts,
             attached_skill_ids: spec.skill_ids,
@@ -145,6 +149,10 @@ pub(crate) struct CreateAgentBody {
     pub(crate) pfp_url: Option<String>,
     /// Names of MCP servers at the gateway.
     pub(crate) mcp_servers: Option<Vec<String>>,
+    /// What it may do without asking: `allow`, `ask` or `deny`, or an object with one of them per tool or per pattern of a
+    /// tool's input. Everything is allowed when absent.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) permission: Option<Value>,
     /// Hosts, wildcards and networks that may be reached.
     pub(crate) allow_out: Option<Vec<String>>,
     /// Hosts, wildcards and networks that may not be reached.
@@ -174,6 +182,10 @@ pub(crate) struct ChangeAgentBody {
     #[schema(value_type = Option<String>)]
     pub(crate) prompt: Option<Option<String>>,
     pub(crate) mcp_servers: Option<Vec<String>>,
+    /// What it may do without asking: `allow`, `ask` or `deny`, or an object with one of them per tool or per pattern of a
+    /// tool's input.
+    #[schema(value_type = Option<Object>)]
+    pub(crate) permission: Option<Value>,
     /// Takes the place of the image chosen at creation.
     pub(crate) harness_image: Option<String>,
     #[schema(min_length = 1)]

@@ -58,11 +58,25 @@ fn conversation_id(opening: &OpenRequest) -> String {
     format!("ses_{}", opening.session.simple())
 }
 
+/// Whether a policy has anything but `allow` in it.
+fn restricts(policy: &Value) -> bool {
+    match policy {
+        Value::Null => false,
+        Value::Object(rules) => rules.values().any(restricts),
+        other => other != "allow",
+    }
+}
+
 #[async_trait]
 impl Adapter for Builtin {
     async fn open(&self, opening: &OpenRequest) -> Result<String, Refused> {
         if !opening.mcp_servers.is_empty() {
             let message = "the built-in harness cannot use MCP servers; remove them from the agent or choose another harness";
+            return Err(Refused::Unsupported(message.to_owned()));
+        }
+        if restricts(&opening.permission) {
+            let message = "the built-in harness cannot ask and allows everything; remove the agent's permission policy or \
+                           choose another harness";
             return Err(Refused::Unsupported(message.to_owned()));
         }
         let conversation = conversation_id(opening);

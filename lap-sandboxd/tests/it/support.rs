@@ -106,6 +106,8 @@ impl Place {
             model: "test/model".to_owned(),
             skills: Vec::new(),
             mcp_servers: Vec::new(),
+            permission: Value::Null,
+            answer_timeout: PATIENCE,
             env: [("SESSION_SECRET".to_owned(), Secret::new("from-open"))].into(),
             history: Vec::new(),
         }
