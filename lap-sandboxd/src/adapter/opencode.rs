@@ -58,7 +58,8 @@ impl OpenCode {
     /// # Errors
     /// The reason for people.
     pub(crate) async fn start(tools: Tools) -> Result<Self, String> {
-        let unwritable = |error: std::io::Error| format!("opencode's configuration cannot be written: {error}");
+        let unwritable =
+            |error: std::io::Error| format!("opencode's configuration cannot be written: {error}");
         let files = Files::create(&tools.layout).map_err(unwritable)?;
         let mut models = models::of_gateway(&tools.gateway).await;
         models.extend(tools.environment.default_model().map(str::to_owned));
@@ -83,9 +84,14 @@ impl OpenCode {
 
     /// opencode works as the opening says, with this model among those it knows. Not in the middle of a turn.
     async fn apply(&self, opening: &OpenRequest, model: &str) -> Result<(), String> {
-        let unwritable = |error: std::io::Error| format!("opencode's configuration cannot be written: {error}");
+        let unwritable =
+            |error: std::io::Error| format!("opencode's configuration cannot be written: {error}");
         let mut models = self.models.lock().await;
-        models.extend([opening.model.clone(), model.to_owned()].into_iter().filter(|model| !model.is_empty()));
+        models.extend(
+            [opening.model.clone(), model.to_owned()]
+                .into_iter()
+                .filter(|model| !model.is_empty()),
+        );
         let workspace = self.tools.layout.workspace();
         let config = self
             .files
@@ -106,7 +112,9 @@ impl OpenCode {
     async fn reply(&self, server: &Server, request: &str, reply: &Value) -> Result<(), Refused> {
         let malformed = || Refused::Unsupported("the reply is none that this request takes".to_owned());
         // The id becomes part of a path.
-        let is_id = request.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_id = request
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         let (path, body) = if !is_id {
             return Err(Refused::NotFound("nothing waits under this id".to_owned()));
         } else if request.starts_with("que_") {
@@ -147,7 +155,9 @@ impl Adapter for OpenCode {
         let server = &self.process.server;
         // A turn that runs was opened by the same session; the next one applies what is new.
         if let Ok(_resting) = self.working.try_lock() {
-            self.apply(opening, &opening.model).await.map_err(Refused::Unsupported)?;
+            self.apply(opening, &opening.model)
+                .await
+                .map_err(Refused::Unsupported)?;
             self.conversation
                 .open(server, opening)
                 .await

@@ -103,7 +103,8 @@ impl Server {
             let (answer, _connection) = self.exchange(method, path, body).await?;
             let status = answer.status();
             let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
-            let body = body.map_err(|error| Failed::silent(format!("opencode's answer broke off: {error}")))?;
+            let body =
+                body.map_err(|error| Failed::silent(format!("opencode's answer broke off: {error}")))?;
             let body = body.to_bytes();
             if status.is_success() {
                 return Ok(serde_json::from_slice(&body).unwrap_or(Value::Null));
@@ -154,8 +155,11 @@ impl Server {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(Response<Incoming>, Connection), Failed> {
-        let broken = |error: &dyn std::fmt::Display| Failed::silent(format!("opencode cannot be reached: {error}"));
-        let socket = TcpStream::connect(self.address).await.map_err(|error| broken(&error))?;
+        let broken =
+            |error: &dyn std::fmt::Display| Failed::silent(format!("opencode cannot be reached: {error}"));
+        let socket = TcpStream::connect(self.address)
+            .await
+            .map_err(|error| broken(&error))?;
         let _ = socket.set_nodelay(true);
         let (mut sender, connection) = http1::handshake(TokioIo::new(socket))
             .await
@@ -177,7 +181,10 @@ impl Server {
         }
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let request = request.body(Full::new(bytes)).map_err(|error| broken(&error))?;
-        let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(&error))?;
         Ok((answer, connection))
     }
 }
@@ -240,7 +247,7 @@ fn complaint(body: &[u8]) -> String {
 }
 
 /// Everything but unreserved characters and slashes as `%XX`.
-fn percent(text: &str) -> String {
+pub(super) fn percent(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -22,7 +22,9 @@ impl Asked {
     pub(super) fn add(&self, request: String, patience: Duration) {
         // A patience that overflows the clock is one that never ends; a year is as good.
         let patience = patience.min(Duration::from_secs(365 * 24 * 3600));
-        locked(&self.open).entry(request).or_insert_with(|| Instant::now() + patience);
+        locked(&self.open)
+            .entry(request)
+            .or_insert_with(|| Instant::now() + patience);
     }
 
     /// Whether a request is known to wait.

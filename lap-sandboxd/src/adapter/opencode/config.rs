@@ -20,6 +20,8 @@ const CONTEXT_TOKENS: u32 = 128_000;
 const OUTPUT_TOKENS: u32 = 8_192;
 /// How long opencode waits for an MCP server.
 const MCP_TIMEOUT_MS: u32 = 10_000;
+/// Instructions that are longer are none.
+const MAX_INSTRUCTIONS: u64 = 256 * 1024;
 /// opencode tells models a skill's description; where a skill has none, its beginning serves.
 const MAX_DESCRIPTION: usize = 300;
 
@@ -145,7 +147,11 @@ impl Files {
 
     /// What the configuration must look like when opencode shows it: a check that nothing else took part.
     pub(super) fn foreign(shown: &Value, expected: &Value) -> Option<String> {
-        for pointer in ["/provider/gateway/options/baseURL", "/enabled_providers", "/model"] {
+        for pointer in [
+            "/provider/gateway/options/baseURL",
+            "/enabled_providers",
+            "/model",
+        ] {
             if shown.pointer(pointer) != expected.pointer(pointer) {
                 return Some(format!("{pointer} is not what the platform wrote"));
             }
@@ -166,8 +172,12 @@ impl Files {
         opening: Option<&OpenRequest>,
         workspace: &Path,
     ) -> Value {
-        let model = opening.map(|opening| opening.model.as_str()).filter(|model| !model.is_empty());
-        let default = model.or_else(|| models.first().map(String::as_str)).unwrap_or("none");
+        let model = opening
+            .map(|opening| opening.model.as_str())
+            .filter(|model| !model.is_empty());
+        let default = model
+            .or_else(|| models.first().map(String::as_str))
+            .unwrap_or("none");
         let default = format!("{PROVIDER}/{default}");
         let known = models.iter().map(String::as_str).chain(model);
         let mut config = json!({
@@ -187,7 +197,7 @@ impl Files {
                 "models": known.map(|model| (model.to_owned(), entry(model))).collect::<Map<_, _>>(),
             }},
             "plugin": [format!("file://{}", self.plugin().display())],
-            "instructions": [workspace.join("AGENTS.md")],
+            "instructions": instructions(workspace),
             "permission": super::policy::permission(opening.map_or(&Value::Null, |opening| &opening.permission)),
         });
         if let Some(opening) = opening {
@@ -207,16 +217,31 @@ fn entry(model: &str) -> Value {
     json!({"name": model, "tool_call": true, "limit": {"context": CONTEXT_TOKENS, "output": OUTPUT_TOKENS}})
 }
 
-/// Servers as the platform names them: `{name, url, transport?, headers?}`. Those at the gateway get the sandbox's key.
+/// The project's own instructions. opencode reads them to the end, so the end must be near: a link can lead to a file that
+/// has none.
+fn instructions(workspace: &Path) -> Vec<PathBuf> {
+    let path = workspace.join("AGENTS.md");
+    let found = fs::symlink_metadata(&path);
+    let is_text = found.is_ok_and(|found| found.is_file() && found.len() <= MAX_INSTRUCTIONS);
+    is_text.then_some(path).into_iter().collect()
+}
+
+/// Servers as the platform names them: `{name, url?, headers?}`. Without an address it is one of the gateway's. The gateway's
+/// get the sandbox's key.
 fn mcp(servers: &[Value], gateway: &GatewayAddress) -> Map<String, Value> {
     let mut all = Map::new();
     for server in servers {
-        let (Some(name), Some(url)) = (server["name"].as_str(), server["url"].as_str()) else {
+        let Some(name) = server["name"].as_str().filter(|name| !name.is_empty()) else {
             continue;
         };
+        let at_gateway = || format!("{}/mcp/{}", base(gateway), super::api::percent(name));
+        let url = server["url"].as_str().map_or_else(at_gateway, str::to_owned);
         let mut headers = server["headers"].as_object().cloned().unwrap_or_default();
         if url.starts_with(&format!("{}/", base(gateway))) {
-            headers.insert("Authorization".to_owned(), Value::from(format!("Bearer {}", gateway.key)));
+            headers.insert(
+                "Authorization".to_owned(),
+                Value::from(format!("Bearer {}", gateway.key)),
+            );
         }
         let entry = json!({
             "type": "remote", "url": url, "enabled": true, "oauth": false, "timeout": MCP_TIMEOUT_MS, "headers": headers,
@@ -236,22 +261,42 @@ fn inert(config: &Value) -> String {
 
 /// A slug becomes a folder's name.
 fn is_slug(slug: &str) -> bool {
-    !slug.is_empty() && slug.len() <= 100 && slug.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    !slug.is_empty()
+        && slug.len() <= 100
+        && slug
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 fn skill_file(skill: &Skill) -> String {
     if skill.content.trim_start().starts_with("---") {
         return skill.content.clone();
     }
-    let line = skill.content.lines().map(|line| line.trim_matches(['#', ' '])).find(|line| !line.is_empty());
-    let description: String = line.unwrap_or(&skill.slug).chars().take(MAX_DESCRIPTION).collect();
-    format!("---\nname: {}\ndescription: {}\n---\n\n{}\n", skill.slug, Value::from(description), skill.content)
+    let line = skill
+        .content
+        .lines()
+        .map(|line| line.trim_matches(['#', ' ']))
+        .find(|line| !line.is_empty());
+    let description: String = line
+        .unwrap_or(&skill.slug)
+        .chars()
+        .take(MAX_DESCRIPTION)
+        .collect();
+    format!(
+        "---\nname: {}\ndescription: {}\n---\n\n{}\n",
+        skill.slug,
+        Value::from(description),
+        skill.content
+    )
 }
 
 fn names(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(map) => map.keys().cloned().collect(),
-        Value::Array(list) => list.iter().map(|entry| entry.as_str().unwrap_or_default().to_owned()).collect(),
+        Value::Array(list) => list
+            .iter()
+            .map(|entry| entry.as_str().unwrap_or_default().to_owned())
+            .collect(),
         _ => BTreeSet::new(),
     }
 }

@@ -40,7 +40,9 @@ impl Conversation {
     /// Finds the conversation of an earlier life, or makes one.
     pub(super) async fn prepare(layout: &Layout, server: &Server) -> Result<Self, String> {
         let path = layout.state().join("opencode").join("conversation.json");
-        let earlier: Option<Known> = fs::read(&path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let earlier: Option<Known> = fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok());
         if let Some(known) = earlier {
             let found = server.get(&format!("/session/{}", known.id), SLOW).await;
             if found.is_ok() {
@@ -79,7 +81,9 @@ impl Conversation {
         }
         let id = self.id();
         if let Some(title) = opening.title.as_deref().filter(|title| !title.is_empty()) {
-            let titled = server.patch(&format!("/session/{id}"), &json!({ "title": title }), QUICK).await;
+            let titled = server
+                .patch(&format!("/session/{id}"), &json!({ "title": title }), QUICK)
+                .await;
             if let Err(failed) = titled {
                 tracing::warn!(%failed, "the conversation keeps its title");
             }
@@ -119,7 +123,8 @@ impl Conversation {
     fn save(&self) -> Result<(), String> {
         let known = locked(&self.known).clone();
         let text = serde_json::to_vec(&known).map_err(|error| error.to_string())?;
-        replace_file(&self.path, &text).map_err(|error| format!("the state folder cannot be written: {error}"))
+        replace_file(&self.path, &text)
+            .map_err(|error| format!("the state folder cannot be written: {error}"))
     }
 }
 
@@ -127,7 +132,9 @@ impl Conversation {
 /// deleted, does that while nobody waits.
 async fn warm_up(server: &Server) {
     let done = async {
-        let session = server.post("/session", &json!({"title": "warm-up"}), SLOW).await?;
+        let session = server
+            .post("/session", &json!({"title": "warm-up"}), SLOW)
+            .await?;
         let path = format!("/session/{}", session["id"].as_str().unwrap_or_default());
         let message = json!({"noReply": true, "parts": [{"type": "text", "text": "."}]});
         server.post(&format!("{path}/message"), &message, SLOW).await?;
@@ -145,7 +152,9 @@ async fn replay(server: &Server, id: &str, history: &[Value]) -> Result<String, 
         transcript(history)
     );
     let message = json!({"noReply": true, "parts": [{"type": "text", "text": text, "synthetic": true}]});
-    let told = server.post(&format!("/session/{id}/message"), &message, SLOW).await;
+    let told = server
+        .post(&format!("/session/{id}/message"), &message, SLOW)
+        .await;
     let told = told.map_err(|failed| format!("the earlier conversation cannot be told: {failed}"))?;
     Ok(told["info"]["id"].as_str().unwrap_or_default().to_owned())
 }
@@ -178,8 +187,17 @@ fn line(message: &Value) -> Option<String> {
         match part["type"].as_str() {
             Some("text") => text.push_str(part["text"].as_str().unwrap_or_default()),
             Some("tool") => {
-                let output: String = part["state"]["output"].as_str().unwrap_or_default().chars().take(2000).collect();
-                text.push_str(&format!("\n[{} {} -> {output}]\n", part["tool"].as_str().unwrap_or("tool"), part["state"]["input"]));
+                let output: String = part["state"]["output"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(2000)
+                    .collect();
+                text.push_str(&format!(
+                    "\n[{} {} -> {output}]\n",
+                    part["tool"].as_str().unwrap_or("tool"),
+                    part["state"]["input"]
+                ));
             }
             _ => {}
         }
@@ -188,5 +206,8 @@ fn line(message: &Value) -> Option<String> {
 }
 
 fn is_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !id.is_empty()
+        && id
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }

@@ -74,9 +74,13 @@ fn ending(error: &Value) -> Ending {
         return Ending::Stopped;
     }
     // Some messages carry a stack trace.
-    let message = data["message"].as_str().and_then(|message| message.lines().next());
+    let message = data["message"]
+        .as_str()
+        .and_then(|message| message.lines().next());
     let message: String = message.unwrap_or(name).chars().take(MAX_MESSAGE).collect();
-    let status = data["statusCode"].as_u64().and_then(|status| u16::try_from(status).ok());
+    let status = data["statusCode"]
+        .as_u64()
+        .and_then(|status| u16::try_from(status).ok());
     let message = match (name, status) {
         ("APIError", Some(status)) => format!("the model gateway answered {status}: {message}"),
         ("APIError", None) => format!("the model gateway failed: {message}"),
@@ -89,7 +93,8 @@ fn usage(answers: &[&Value]) -> Usage {
     let mut sum = Usage::default();
     for info in answers.iter().map(|answer| &answer["info"]) {
         let tokens = |pointer: &str| info.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        sum.input_tokens += tokens("/tokens/input") + tokens("/tokens/cache/read") + tokens("/tokens/cache/write");
+        sum.input_tokens +=
+            tokens("/tokens/input") + tokens("/tokens/cache/read") + tokens("/tokens/cache/write");
         sum.output_tokens += tokens("/tokens/output") + tokens("/tokens/reasoning");
         // opencode says 0 where it knows no price.
         if let Some(cost) = info["cost"].as_f64().filter(|cost| *cost > 0.0) {
@@ -118,7 +123,10 @@ mod tests {
         let user = json!({"info": {"id": "msg_1", "role": "user"}, "parts": []});
         let growing = [user.clone(), assistant(json!({}))];
         assert!(of(&growing, 0, None, false).is_none());
-        assert!(matches!(of(&growing, 0, None, true).unwrap().ending, Ending::Failed(_)));
+        assert!(matches!(
+            of(&growing, 0, None, true).unwrap().ending,
+            Ending::Failed(_)
+        ));
         let whole = [
             user.clone(),
             assistant(json!({"time": {"created": 1, "completed": 2}, "finish": "tool-calls"})),
@@ -127,7 +135,10 @@ mod tests {
         let end = of(&whole, 0, None, false).unwrap();
         assert!(matches!(end.ending, Ending::Completed));
         let usage = end.usage.unwrap();
-        assert_eq!((usage.input_tokens, usage.output_tokens, usage.cost), (26, 16, None));
+        assert_eq!(
+            (usage.input_tokens, usage.output_tokens, usage.cost),
+            (26, 16, None)
+        );
         assert!(of(&[user.clone()], 0, None, false).is_none());
         assert!(of(&[user], 0, Some(&json!({"name": "UnknownError"})), false).is_some());
     }
@@ -136,13 +147,18 @@ mod tests {
     fn errors_say_what_the_gateway_said() {
         let error = json!({"name": "APIError", "data": {"message": "no such key", "statusCode": 401}});
         let end = of(&[assistant(json!({ "error": error }))], 0, None, false).unwrap();
-        let Ending::Failed(failure) = end.ending else { panic!("{end:?}") };
+        let Ending::Failed(failure) = end.ending else {
+            panic!("{end:?}")
+        };
         assert_eq!(failure.message, "the model gateway answered 401: no such key");
         assert_eq!(failure.status, Some(401));
         let aborted = json!({"name": "MessageAbortedError", "data": {"message": "Aborted"}});
         assert!(matches!(of_error(&aborted).ending, Ending::Stopped));
-        let unknown = json!({"name": "UnknownError", "data": {"message": "Model not found: a/b.\n    at main"}});
-        let Ending::Failed(failure) = of_error(&unknown).ending else { panic!() };
+        let unknown =
+            json!({"name": "UnknownError", "data": {"message": "Model not found: a/b.\n    at main"}});
+        let Ending::Failed(failure) = of_error(&unknown).ending else {
+            panic!()
+        };
         assert_eq!(failure.message, "Model not found: a/b.");
     }
 }

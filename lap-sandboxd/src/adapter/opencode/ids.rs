@@ -43,7 +43,10 @@ mod tests {
             Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_ffff),
             Uuid::from_u128(0x0199_0000_0000_7000_8000_0000_0000_0001),
         );
-        let (one, two) = (message_id(first, 1_795_624_491_687), message_id(second, 1_795_624_491_688));
+        let (one, two) = (
+            message_id(first, 1_795_624_491_687),
+            message_id(second, 1_795_624_491_688),
+        );
         assert_eq!(one.len(), "msg_2138f5abf0011AWqyHV3aVjZz5".len());
         // opencode 1.18 itself wrote 2138f5ab8001 for an event 17 milliseconds later.
         assert!(one.starts_with("msg_2138f5aa7000"), "{one}");

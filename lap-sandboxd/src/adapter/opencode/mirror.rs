@@ -176,7 +176,10 @@ impl Mirror {
         self.worked |= info["role"] == "assistant";
         let id = text(info, "id");
         if self.infos.get(&id) != Some(info) {
-            self.journal.emit("message.updated", json!({"sessionID": self.conversation, "info": info}));
+            self.journal.emit(
+                "message.updated",
+                json!({"sessionID": self.conversation, "info": info}),
+            );
             self.infos.insert(id, info.clone());
         }
     }
@@ -191,8 +194,10 @@ impl Mirror {
             let told = self.told.get(&id).copied().unwrap_or(0);
             self.told.insert(id.clone(), told.max(text.len() as u64));
         }
-        self.journal
-            .emit("message.part.updated", json!({"sessionID": self.conversation, "part": part}));
+        self.journal.emit(
+            "message.part.updated",
+            json!({"sessionID": self.conversation, "part": part}),
+        );
         self.parts.insert(id, part.clone());
     }
 

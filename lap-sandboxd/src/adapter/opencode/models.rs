@@ -35,12 +35,17 @@ pub(super) async fn of_gateway(gateway: &GatewayAddress) -> BTreeSet<String> {
 }
 
 async fn list(gateway: &GatewayAddress) -> Option<Value> {
-    let http: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(HttpConnector::new());
+    let http: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).build(HttpConnector::new());
     let request = Request::get(format!("{}/v1/models", base(gateway)))
         .header(header::AUTHORIZATION, format!("Bearer {}", gateway.key))
         .body(Full::default())
         .ok()?;
-    let answer = http.request(request).await.ok().filter(|answer| answer.status().is_success())?;
+    let answer = http
+        .request(request)
+        .await
+        .ok()
+        .filter(|answer| answer.status().is_success())?;
     let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await.ok()?;
     serde_json::from_slice(&body.to_bytes()).ok()
 }

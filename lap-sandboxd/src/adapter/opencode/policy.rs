@@ -31,7 +31,12 @@ fn rule_of(rule: &Value) -> Value {
     match rule {
         Value::Object(patterns) => patterns
             .iter()
-            .map(|(pattern, action)| (pattern.clone(), Value::from(checked(action.as_str().unwrap_or_default()))))
+            .map(|(pattern, action)| {
+                (
+                    pattern.clone(),
+                    Value::from(checked(action.as_str().unwrap_or_default())),
+                )
+            })
             .collect::<Map<_, _>>()
             .into(),
         other => Value::from(checked(other.as_str().unwrap_or_default())),
@@ -76,7 +81,13 @@ pub(super) fn permission_reply(reply: &Value) -> Option<Value> {
 /// `None`: the client does not want to answer.
 pub(super) fn question_reply(reply: &Value) -> Option<Value> {
     let answers = match reply {
-        Value::Object(all) if all.get("reject").is_some_and(|reject| *reject == Value::Bool(true)) => return None,
+        Value::Object(all)
+            if all
+                .get("reject")
+                .is_some_and(|reject| *reject == Value::Bool(true)) =>
+        {
+            return None;
+        }
         Value::Object(all) => all.get("answers").or_else(|| all.get("reply"))?,
         other => other,
     };
@@ -86,7 +97,13 @@ pub(super) fn question_reply(reply: &Value) -> Option<Value> {
         Value::String(text) => vec![Value::from(text.as_str())],
         _ => return None,
     };
-    let each = |answer: Value| if answer.is_array() { answer } else { json!([answer]) };
+    let each = |answer: Value| {
+        if answer.is_array() {
+            answer
+        } else {
+            json!([answer])
+        }
+    };
     Some(json!({"answers": list.into_iter().map(each).collect::<Vec<_>>()}))
 }
 
@@ -96,9 +113,15 @@ mod tests {
 
     #[test]
     fn everything_is_allowed_unless_the_policy_says_otherwise() {
-        assert_eq!(permission(&Value::Null), json!({"*": "allow", "question": "deny"}));
+        assert_eq!(
+            permission(&Value::Null),
+            json!({"*": "allow", "question": "deny"})
+        );
         assert_eq!(permission(&json!("ask"))["*"], "ask");
-        assert_eq!(permission(&json!({"bash": "ask"})), json!({"*": "allow", "bash": "ask", "question": "deny"}));
+        assert_eq!(
+            permission(&json!({"bash": "ask"})),
+            json!({"*": "allow", "bash": "ask", "question": "deny"})
+        );
         assert_eq!(permission(&json!({"question": "ask"}))["question"], "allow");
         let patterns = json!({"bash": {"*": "ask", "git status *": "allow", "rm *": "explode"}});
         let expected = json!({"*": "ask", "git status *": "allow", "rm *": "deny"});
@@ -108,15 +131,31 @@ mod tests {
 
     #[test]
     fn replies_come_in_many_forms() {
-        for once in [json!("once"), json!("allow"), json!(true), json!({"reply": "once"})] {
+        for once in [
+            json!("once"),
+            json!("allow"),
+            json!(true),
+            json!({"reply": "once"}),
+        ] {
             assert_eq!(permission_reply(&once), Some(json!({"reply": "once"})));
         }
         let no = permission_reply(&json!({"reply": "reject", "message": "not that"}));
         assert_eq!(no, Some(json!({"reply": "reject", "message": "not that"})));
         assert_eq!(permission_reply(&json!("perhaps")), None);
-        assert_eq!(question_reply(&json!("Blue")), Some(json!({"answers": [["Blue"]]})));
-        assert_eq!(question_reply(&json!({"answers": [["a", "b"]]})), Some(json!({"answers": [["a", "b"]]})));
-        for no in [json!("reject"), json!({"reject": true}), json!({"reply": "reject"}), Value::Null] {
+        assert_eq!(
+            question_reply(&json!("Blue")),
+            Some(json!({"answers": [["Blue"]]}))
+        );
+        assert_eq!(
+            question_reply(&json!({"answers": [["a", "b"]]})),
+            Some(json!({"answers": [["a", "b"]]}))
+        );
+        for no in [
+            json!("reject"),
+            json!({"reject": true}),
+            json!({"reply": "reject"}),
+            Value::Null,
+        ] {
             assert_eq!(question_reply(&no), None, "{no}");
         }
     }

@@ -56,8 +56,12 @@ impl Process {
     /// # Errors
     /// The reason for people.
     pub(super) async fn start(tools: &Tools, files: &Files) -> Result<Self, String> {
-        let password = fresh_uuid(&*tools.entropy, tools.clock.now()).simple().to_string()
-            + &fresh_uuid(&*tools.entropy, tools.clock.now()).simple().to_string();
+        let password = fresh_uuid(&*tools.entropy, tools.clock.now())
+            .simple()
+            .to_string()
+            + &fresh_uuid(&*tools.entropy, tools.clock.now())
+                .simple()
+                .to_string();
         let log_path = tools.layout.log().join("opencode.log");
         let log = File::options().create(true).append(true).open(&log_path);
         let log = log.map_err(|error| format!("the log folder cannot be written: {error}"))?;
@@ -84,7 +88,8 @@ impl Process {
             address = tokio::time::timeout_at(deadline, listening(&mut lines)) => address.ok().flatten(),
             _ = owned.child.wait() => None,
         };
-        let address = address.ok_or_else(|| format!("opencode does not listen: {}", last_words(&log_path)))?;
+        let address =
+            address.ok_or_else(|| format!("opencode does not listen: {}", last_words(&log_path)))?;
         let server = Server::new(address, &password, &tools.layout.workspace())?;
         let (say, ended) = watch::channel(None);
         let keeper = tokio::spawn(keep(owned, lines, say, log_path)).abort_handle();
@@ -201,8 +206,7 @@ fn last_words(log: &Path) -> String {
     if words.is_empty() {
         return "it said nothing".to_owned();
     }
-    words[words.len().saturating_sub(MAX_LAST_WORDS)..].iter().collect()
+    words[words.len().saturating_sub(MAX_LAST_WORDS)..]
+        .iter()
+        .collect()
 }
-
-
-

@@ -95,13 +95,21 @@ impl<'a> Turn<'a> {
 
     /// Listens first, then sends the message, so that no event is missed.
     async fn deliver(&mut self) -> Result<Events, String> {
-        let events = self.process.server.events(QUICK).await.map_err(|failed| failed.to_string())?;
+        let events = self
+            .process
+            .server
+            .events(QUICK)
+            .await
+            .map_err(|failed| failed.to_string())?;
         let path = format!("/session/{}/prompt_async", self.conversation);
         let sent = self.process.server.post(&path, &self.prompt()?, QUICK).await;
         match sent {
             Ok(_) => Ok(events),
             // It may have arrived all the same. Sending it again could run it twice, so the state decides.
-            Err(Failed { status: None, message }) => match self.messages().await {
+            Err(Failed {
+                status: None,
+                message,
+            }) => match self.messages().await {
                 Ok(messages) if own(&messages, self.turn).is_some() => Ok(events),
                 _ => Err(message),
             },
@@ -205,7 +213,10 @@ impl<'a> Turn<'a> {
             "permission.timeout",
             json!({"requestID": request, "after_ms": u64::try_from(patience.as_millis()).unwrap_or(u64::MAX)}),
         );
-        let message = format!("Nobody answered within {} s. Go on without it.", patience.as_secs_f64());
+        let message = format!(
+            "Nobody answered within {} s. Go on without it.",
+            patience.as_secs_f64()
+        );
         let reply = json!({"reply": "reject", "message": message});
         if let Err(refused) = self.opencode.reply(&self.process.server, request, &reply).await {
             tracing::warn!(?refused, request, "an expired request cannot be rejected");
@@ -227,7 +238,10 @@ impl<'a> Turn<'a> {
 
     /// Requests that were asked while nobody listened.
     async fn ask_again(&mut self) {
-        for (path, kind) in [("/permission", "permission.asked"), ("/question", "question.asked")] {
+        for (path, kind) in [
+            ("/permission", "permission.asked"),
+            ("/question", "question.asked"),
+        ] {
             let open = self.process.server.get(path, QUICK).await.unwrap_or_default();
             for request in open.as_array().into_iter().flatten() {
                 let event = json!({"type": kind, "properties": request});
@@ -298,7 +312,10 @@ impl<'a> Turn<'a> {
             if let Err(failed) = self.process.server.post(&path, &json!({}), STOPPING).await {
                 tracing::warn!(%failed, "opencode cannot be told to stop");
             }
-            end = tokio::time::timeout_at(until, self.settle(events.as_mut())).await.ok().flatten();
+            end = tokio::time::timeout_at(until, self.settle(events.as_mut()))
+                .await
+                .ok()
+                .flatten();
         }
         let end = end.unwrap_or_else(|| ending::failed(String::new()));
         let ending = match self.given_up.take() {
@@ -319,14 +336,20 @@ impl<'a> Turn<'a> {
 
 /// Where this turn begins among the messages.
 fn own(messages: &[Value], turn: Uuid) -> Option<usize> {
-    let is_own = |message: &Value| message["info"]["id"].as_str().is_some_and(|id| is_of_turn(id, turn));
+    let is_own = |message: &Value| {
+        message["info"]["id"]
+            .as_str()
+            .is_some_and(|id| is_of_turn(id, turn))
+    };
     messages.iter().rposition(is_own)
 }
 
 /// A part as opencode takes it: text and files; images of the platform's other dialect become files.
 fn input_part(part: &Value) -> Result<Value, String> {
     match part["type"].as_str() {
-        Some("text") => Ok(json!({"type": "text", "text": part["text"].as_str().ok_or("a text part has no text")?})),
+        Some("text") => {
+            Ok(json!({"type": "text", "text": part["text"].as_str().ok_or("a text part has no text")?}))
+        }
         Some("file") => {
             let (mime, url) = (part["mime"].as_str(), part["url"].as_str());
             let (Some(mime), Some(url)) = (mime, url) else {
