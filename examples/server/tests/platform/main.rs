@@ -11,6 +11,7 @@ mod main_job;
 mod model;
 mod opencode;
 mod refusals;
+mod replicas;
 mod secrets;
 mod server;
 mod surface;
