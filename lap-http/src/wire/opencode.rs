@@ -191,6 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn the_bus_tells_what_harnesses_say_and_nothing_of_the_platform() {
+        let told =
+            |kind: &str, origin| on_the_bus(StreamItem::Event(event(1, kind, origin, json!({ "a": 1 }))));
+        let idle = json!({ "type": "session.idle", "properties": { "a": 1 } });
+        assert_eq!(told("session.idle", Some(1)), Some(idle));
+        for (kind, origin) in [
+            ("session.ready", None),
+            ("turn.finished", None),
+            ("turn.finished", Some(1)),
+        ] {
+            assert_eq!(told(kind, origin), None, "{kind}");
+        }
+        assert_eq!(on_the_bus(StreamItem::Passed { id: 1 }), None);
+    }
+
+    #[test]
     fn models_are_named_as_the_gateway_names_them() {
         let model = |text: &str| serde_json::from_str::<PromptBody>(text).unwrap().model();
         let named = |provider: &str| {

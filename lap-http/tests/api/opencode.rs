@@ -91,7 +91,8 @@ async fn the_bus_tells_this_sessions_events_as_the_harness_says_them() {
     api.delete(&format!("{SESSIONS}/{session}")).await.ok();
     let rest = bus.rest().await;
     assert!(
-        rest.iter().all(|frame| frame.kind() != "session.ended"),
+        rest.iter()
+            .all(|frame| !["session.ended", "turn.finished"].contains(&frame.kind())),
         "{rest:?}"
     );
 }
