@@ -12,6 +12,7 @@ mod model;
 mod opencode;
 mod refusals;
 mod replicas;
+mod restart;
 mod secrets;
 mod server;
 mod surface;
