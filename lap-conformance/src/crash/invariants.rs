@@ -4,7 +4,7 @@ use lap_core::event::Event;
 use lap_core::id::{SandboxId, SessionId, TurnId};
 use lap_core::memory::StoredWork;
 use lap_core::sandbox::{Place, Sandbox};
-use lap_core::session::Session;
+use lap_core::session::{Session, SessionState};
 use lap_core::store::{SessionQuery, TurnQuery};
 use lap_core::turn::Turn;
 
@@ -97,6 +97,18 @@ impl Invariants {
         }
         for turn in snapshot.turns.values().flatten() {
             self.check_turn(stage, turn)?;
+        }
+        for session in snapshot
+            .sessions
+            .values()
+            .filter(|session| session.state == SessionState::Ready)
+        {
+            let address = session.sandbox.map(|sandbox| stage.world.address(sandbox));
+            if session.address != address {
+                return Err(format!(
+                    "a session has the address of another sandbox: {session:?}"
+                ));
+            }
         }
         for sandbox in stage.world.launched() {
             if !matches!(stage.front.sandbox(sandbox).await, Ok(Some(_))) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lap_core::id::{SandboxId, SessionId};
 use lap_core::sandbox::{Sandbox, SandboxState};
-use lap_core::session::{Session, SessionState};
+use lap_core::session::{EndedBy, Session, SessionState};
 use lap_core::store::WorkKind;
 use lap_core::turn::{Turn, TurnState};
 
@@ -54,7 +54,7 @@ fn check_session(snapshot: &Snapshot, session: &Session) -> Result<(), Broken> {
                     return Err(format!("the ended session {key} has work {kind}"));
                 }
             }
-            return Ok(());
+            return check_ended(snapshot, session);
         }
     }
     let sandbox = session
@@ -65,6 +65,18 @@ fn check_session(snapshot: &Snapshot, session: &Session) -> Result<(), Broken> {
         _ => Err(format!(
             "the live session {session:?} has this sandbox: {sandbox:?}"
         )),
+    }
+}
+
+/// Nobody's turn ended because nobody used the session.
+fn check_ended(snapshot: &Snapshot, session: &Session) -> Result<(), Broken> {
+    if session.ended_by != Some(EndedBy::Idle) {
+        return Ok(());
+    }
+    let mut turns = snapshot.turns.get(&session.id).into_iter().flatten();
+    match turns.find(|turn| turn.failure.is_some() && turn.failure == session.failure) {
+        Some(turn) => Err(format!("{session:?} was called idle while it had {turn:?}")),
+        None => Ok(()),
     }
 }
 

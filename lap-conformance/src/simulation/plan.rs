@@ -24,8 +24,12 @@ pub struct Plan {
     pub slow: u64,
     /// How long a slow call takes at most.
     pub slowness: Duration,
+    /// Processes of a thousand whose signs of life do not arrive: others take their work while they go on with it.
+    pub deaf: u64,
     /// How long a process lives at most.
     pub life: Duration,
+    /// Sessions that nobody uses for this long end.
+    pub idle: Duration,
     /// Sandboxes die, are refused, are slow or hopeless.
     pub nature: bool,
     /// No hint reaches anybody.
@@ -51,7 +55,9 @@ impl Plan {
                 Duration::from_secs(4),
                 Duration::from_secs(15),
             ][usize::try_from(dice.below(3)).unwrap_or(0)],
+            deaf: maybe(500),
             life: Duration::from_secs(20 + dice.below(200)),
+            idle: Duration::from_secs(20 + dice.below(100)),
             nature: dice.chance(650),
             loses_hints: dice.chance(250),
         }

@@ -11,7 +11,7 @@ use super::coverage::Coverage;
 use super::dice::Dice;
 use super::plan::Plan;
 use crate::crash::latch::Latch;
-use crate::crash::{Stage, Wire};
+use crate::crash::{Stage, Strike, Wire};
 
 /// Closed when the schedule does no more harm: processes stay then.
 pub(super) type Over = Arc<Latch>;
@@ -140,8 +140,14 @@ impl Slot {
         let (stage, plan, dice) = (Arc::clone(stage), plan.clone(), dice.clone());
         let (coverage, doing) = (coverage.clone(), Arc::clone(&self.doing));
         *lock(&doing.worker) = None;
+        let is_deaf = dice.chance(plan.deaf);
+        let mut started = false;
         Wire::new(move |_, site| {
-            let strike = plan.strike(&dice, site);
+            // A process needs its first sign of life to start.
+            let strike = match site.method {
+                "beat" if is_deaf && std::mem::replace(&mut started, true) => Strike::FailBefore,
+                _ => plan.strike(&dice, site),
+            };
             coverage.note(site, strike, &doing.now(&stage));
             strike
         })

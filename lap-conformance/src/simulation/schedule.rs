@@ -35,7 +35,8 @@ pub struct Report {
 const LONGEST: Duration = Duration::from_secs(4 * 3600);
 
 /// Plays the schedule of this plan on `stage`. Run it in a single-threaded runtime with paused time.
-pub async fn simulate(stage: Stage, plan: Plan) -> Report {
+pub async fn simulate(mut stage: Stage, plan: Plan) -> Report {
+    stage.config.idle_timeout = plan.idle;
     let coverage = Coverage::default();
     let stage = Arc::new(stage);
     let mut invariants = Invariants::default();
@@ -109,7 +110,7 @@ async fn play(
                     return Err(format!("a client broke off: {error}"));
                 }
             }
-            () = tokio::time::sleep(Duration::from_millis(700)) => {}
+            () = tokio::time::sleep(Duration::from_millis(1900)) => {}
         }
     }
     // From here on nothing fails any more.

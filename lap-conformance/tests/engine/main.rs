@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the answer")]
 #![expect(clippy::print_stdout, reason = "a test says how much it has covered")]
 
+mod behaviour;
+mod defects;
+mod distorted;
 mod matrix;
 mod paused;
 mod scenarios;
