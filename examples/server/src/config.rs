@@ -23,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lap_core::secret::Secret;
+use lap_http::Network;
 
 pub(crate) use choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
 pub(crate) use effective::Effective;
@@ -46,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) is_dev: bool,
     /// Where it listens.
     pub(crate) listen: Listen,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub(crate) trusted_proxies: Vec<Network>,
     /// The public address.
     pub(crate) base_url: BaseUrl,
     /// Where this machine keeps its things; absolute. It may not exist yet.

@@ -81,6 +81,7 @@ fn http_options(config: &Config) -> HttpOptions {
     options.base_url.clone_from(&config.base_url.url);
     options.preinstalled_repo.clone_from(&config.preinstalled_repo);
     options.ui_username.clone_from(&config.ui_username);
+    options.trusted_proxies.clone_from(&config.trusted_proxies);
     options.build = VERSION.to_owned();
     if config.is_dev {
         // On a private address the browser of the person next to it is the way in.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use lap_http::Network;
+
 use super::choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
 use super::keys::{self, GeneratedKey};
 use super::parse::Parsed;
@@ -70,6 +72,7 @@ fn assemble(
             host: values.text("BIND_HOST")?.into(),
             port: values.whole("PORT")?,
         },
+        trusted_proxies: trusted_proxies(values),
         base_url: BaseUrl {
             url: values.text("BASE_URL")?.into(),
             is_assumed: values.source("BASE_URL") == Some(&Source::Default),
@@ -109,6 +112,11 @@ fn database(values: &Values, folder: &Path) -> Option<Database> {
         Parsed::SqliteFile(path) => Some(Database::Sqlite(absolute(folder, path))),
         _ => None,
     }
+}
+
+fn trusted_proxies(values: &Values) -> Vec<Network> {
+    let names = values.text("LAP_TRUSTED_PROXIES").unwrap_or_default().split(',');
+    names.filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Processes of other working directories use these paths.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
+use lap_http::Network;
 use lap_store_postgres::PostgresOptions;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -58,8 +59,23 @@ impl Kind {
                 whole(text, least, most).map(|n| Parsed::Span(Duration::from_secs(n * 3600)))
             }
             Self::Host => host(text),
+            Self::Networks => networks(text),
             Self::LogFilter(lone) => log_filter(text, lone),
         }
+    }
+}
+
+fn networks(text: &str) -> Result<Parsed, String> {
+    let names: Vec<_> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    match names.iter().find_map(|name| name.parse::<Network>().err()) {
+        None => Ok(Parsed::Text(names.join(","))),
+        Some(error) => Err(format!(
+            "holds something that is {error}; separate several by commas"
+        )),
     }
 }
 

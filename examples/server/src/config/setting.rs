@@ -69,6 +69,8 @@ pub(crate) enum Kind {
     Hours(u64, u64),
     /// An IP address or host name to listen on.
     Host,
+    /// IP addresses and networks, separated by commas.
+    Networks,
     /// A folder.
     Folder,
     /// A `tracing` filter. A lone word that is no level would silence the log.
@@ -94,6 +96,7 @@ impl Kind {
             Self::Minutes(least, most) => format!("minutes, {least} to {most}"),
             Self::Hours(least, most) => format!("hours, {least} to {most}"),
             Self::Host => "IP address or host name".into(),
+            Self::Networks => "IP addresses and networks".into(),
             Self::Folder => "folder".into(),
             Self::LogFilter(_) => "log filter".into(),
         }

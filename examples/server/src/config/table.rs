@@ -121,6 +121,16 @@ pub(crate) const SETTINGS: &[Setting] = &[
         ..ROW
     },
     Setting {
+        name: "LAP_TRUSTED_PROXIES",
+        group: Group::Server,
+        kind: Kind::Networks,
+        need: Need::Optional("no proxy is trusted"),
+        summary: "Proxies in front of the server, whose `X-Forwarded-For` is believed.",
+        details: "Peers with wrong keys are slowed down. Behind a proxy that is not named here everybody is one peer.",
+        example: "10.0.0.0/8,127.0.0.1",
+        ..ROW
+    },
+    Setting {
         name: "LAP_DATA_DIR",
         group: Group::Server,
         kind: Kind::Folder,
