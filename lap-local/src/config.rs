@@ -81,6 +81,7 @@ pub struct LocalConfig {
     pub(crate) limits: StartLimits,
     pub(crate) resources: ResourceLimits,
     pub(crate) isolation: Isolation,
+    pub(crate) is_isolation_optional: bool,
     pub(crate) without_bubblewrap: bool,
     pub(crate) visible: Vec<PathBuf>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -99,6 +100,7 @@ impl LocalConfig {
             limits: StartLimits::default(),
             resources: ResourceLimits::default(),
             isolation: Isolation::None,
+            is_isolation_optional: false,
             without_bubblewrap: false,
             visible: Vec::new(),
             clock: Arc::new(SystemClock),
@@ -147,6 +149,15 @@ impl LocalConfig {
     #[must_use]
     pub const fn with_isolation(mut self, isolation: Isolation) -> Self {
         self.isolation = isolation;
+        self.is_isolation_optional = false;
+        self
+    }
+
+    /// Isolates where the machine can, and says in its capabilities whether it does.
+    #[must_use]
+    pub const fn with_isolation_where_available(mut self) -> Self {
+        self.isolation = Isolation::UserNamespaces;
+        self.is_isolation_optional = true;
         self
     }
 

@@ -16,7 +16,7 @@ use crate::process::{Quarry, kill_all};
 use crate::record::{Record, Root, merge_labels};
 use crate::registry::Sight;
 use crate::runtime::Shared;
-use crate::spawn::{Handover, document, hand_over, spawn};
+use crate::spawn::{Handover, document, hand_over, limit, spawn};
 
 const OPERATION: &str = "launch sandbox";
 /// How long a launch waits for another call that works on the same sandbox.
@@ -139,6 +139,7 @@ async fn start(shared: &Arc<Shared>, spec: &LaunchSpec) -> Result<()> {
             error,
         )
     })?;
+    limit(shared, sandbox, &life);
     if hand_over(stdin, &document, shared.config.limits.handover)
         .await
         .map_err(fail)?

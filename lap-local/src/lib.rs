@@ -17,6 +17,7 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("lap-local supervises processes through Linux interfaces");
 
+mod cgroup;
 mod config;
 mod failure;
 mod files;
@@ -26,6 +27,7 @@ pub mod isolation;
 mod launch;
 mod life;
 mod log;
+mod measure;
 mod process;
 mod record;
 mod registry;

@@ -13,7 +13,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use crate::cgroup::Group;
 use crate::log;
+use crate::measure::used_too_much;
 use crate::process::{Identity, Process};
 use crate::record::EndpointFile;
 
@@ -38,6 +40,12 @@ pub(crate) enum Origin {
     Adopted,
 }
 
+#[derive(Debug)]
+struct Limited {
+    group: Group,
+    memory_bytes: Option<u64>,
+}
+
 /// A running sandbox, or one that has ended while this server ran.
 #[derive(Debug)]
 pub(crate) struct Life {
@@ -45,6 +53,8 @@ pub(crate) struct Life {
     folder: PathBuf,
     process: Process,
     origin: Origin,
+    /// Where the kernel keeps its limits.
+    group: OnceLock<Limited>,
     address: OnceLock<SocketAddr>,
     /// Why this server ended it.
     verdict: OnceLock<String>,
@@ -58,6 +68,7 @@ impl Life {
             folder,
             process,
             origin,
+            group: OnceLock::new(),
             address: OnceLock::new(),
             verdict: OnceLock::new(),
             end: watch::Sender::new(None),
@@ -108,6 +119,30 @@ impl Life {
     pub(crate) fn kill(&self, reason: &str) -> io::Result<()> {
         self.verdict.get_or_init(|| reason.to_owned());
         self.process.signal(Signal::KILL)
+    }
+
+    /// The reason is told with the end that somebody else brings.
+    pub(crate) fn condemn(&self, reason: &str) {
+        self.verdict.get_or_init(|| reason.to_owned());
+    }
+
+    /// From now on the kernel limits it.
+    pub(crate) fn limit(&self, group: Group, memory_bytes: Option<u64>) {
+        self.group.get_or_init(|| Limited { group, memory_bytes });
+    }
+
+    /// The processes that were started for it: its first, and what is around that.
+    pub(crate) fn started_pids(&self) -> Vec<u32> {
+        let wrapper = match &self.origin {
+            Origin::Enclosed(wrapper) => Some(wrapper.identity().pid),
+            Origin::Child | Origin::Adopted => None,
+        };
+        wrapper.into_iter().chain([self.identity().pid]).collect()
+    }
+
+    /// Its folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Whether the kernel ends everything of the sandbox with its first process.
@@ -170,6 +205,12 @@ impl Life {
     fn reason(&self, status: Option<&WaitIdStatus>) -> String {
         if let Some(verdict) = self.verdict.get() {
             return verdict.clone();
+        }
+        if let Some(limited) = self.group.get()
+            && limited.group.ran_out_of_memory()
+            && let Some(limit) = limited.memory_bytes
+        {
+            return used_too_much(limit);
         }
         let how = match status.map(|status| (status.exit_status(), status.terminating_signal())) {
             // By this custom a wrapper tells the signal that ended what it had started.

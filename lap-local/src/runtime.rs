@@ -16,7 +16,8 @@ use lap_core::time::SystemClock;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use crate::config::LocalConfig;
+use crate::cgroup::Delegated;
+use crate::config::{LocalConfig, ResourceLimits};
 use crate::failure::{off_thread, unavailable};
 use crate::folder::{DataFolder, FolderLock};
 use crate::host::host_id;
@@ -25,7 +26,7 @@ use crate::process::{Process, boot_id, identity_of};
 use crate::record::merge_labels;
 use crate::registry::{Registry, Sight};
 use crate::trash::Trash;
-use crate::{launch, log, stop, watch};
+use crate::{launch, log, measure, stop, watch};
 
 /// Sandboxes as process trees of this machine, kept apart from it as the configuration says.
 ///
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) data: DataFolder,
     /// What isolates, where that is wanted.
     pub(crate) means: Option<Means>,
+    /// Where the kernel limits sandboxes, if it does.
+    pub(crate) groups: Option<Delegated>,
     host: HostId,
 }
 
@@ -62,6 +65,9 @@ impl LocalRuntime {
         let runtime = Self {
             shared: Arc::clone(&sweeper),
         };
+        if runtime.shared.config.resources != ResourceLimits::NONE {
+            tokio::spawn(measure::measure(Arc::downgrade(&runtime.shared)));
+        }
         tokio::task::spawn_blocking(move || {
             if let Err(error) = sweeper.trash.sweep() {
                 tracing::warn!(%error, "something in the trash cannot be removed");
@@ -128,6 +134,7 @@ impl Shared {
             trash: Trash::new(data.trash()),
             data,
             means,
+            groups: Delegated::find(),
             host,
             config,
         })
@@ -163,6 +170,10 @@ fn find_means(config: &LocalConfig) -> Result<Option<Means>> {
         Ok(means) => {
             tracing::info!(%means, "sandboxes are isolated");
             Ok(Some(means))
+        }
+        Err(reason) if config.is_isolation_optional => {
+            tracing::warn!(%reason, "sandboxes are not isolated");
+            Ok(None)
         }
         Err(reason) => {
             let message = format!("this machine cannot isolate: {reason}");

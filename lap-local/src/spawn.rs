@@ -14,8 +14,9 @@ use lap_core::secret::Secret;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 
+use crate::config::LocalConfig;
 use crate::isolation::Enclosure;
-use crate::life::Origin;
+use crate::life::{Life, Origin};
 use crate::log;
 use crate::process::{MARKER, Process};
 use crate::runtime::Shared;
@@ -85,12 +86,26 @@ fn command_line(shared: &Shared, sandbox: SandboxId, folder: &Path) -> io::Resul
         data: shared.data.root(),
         program: &config.program,
         visible: &config.visible,
-        tasks: config
-            .resources
-            .processes
-            .map(|count| count.saturating_mul(TASKS_PER_PROCESS)),
+        tasks: tasks(config),
     };
     enclosure.command(&config.arguments)
+}
+
+/// How many threads all its processes may have together, by the kernel's count.
+fn tasks(config: &LocalConfig) -> Option<u32> {
+    let processes = config.resources.processes?;
+    Some(processes.saturating_mul(TASKS_PER_PROCESS))
+}
+
+/// Lets the kernel limit a process that waits for its launch document, and so has started nothing yet, and what is
+/// around it. Where the kernel refuses, the sandbox is measured like any other.
+pub(crate) fn limit(shared: &Shared, sandbox: SandboxId, life: &Life) {
+    let Some(groups) = &shared.groups else { return };
+    let config = &shared.config;
+    match groups.enclose(sandbox, config.resources, tasks(config), life.started_pids()) {
+        Ok(group) => life.limit(group, config.resources.memory_bytes),
+        Err(error) => tracing::warn!(%sandbox, %error, "the kernel does not limit a sandbox"),
+    }
 }
 
 /// Starts the process and returns the pipe on which it waits for its launch document. Blocking, for about as long as

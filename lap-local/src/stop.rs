@@ -8,6 +8,7 @@ use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::id::SandboxId;
 use lap_core::runtime::RuntimeEvent;
 
+use crate::cgroup::Group;
 use crate::failure::{off_thread, unavailable};
 use crate::folder::FolderLock;
 use crate::life::Life;
@@ -37,7 +38,11 @@ pub(crate) async fn stop(shared: Arc<Shared>, sandbox: SandboxId, grace: Duratio
         // What the record alone says is not enough to signal anybody: it may have been forged from inside. A first
         // process that can be verified was adopted by the look above.
         let quarry = Quarry::new(sandbox, path.clone(), life.as_ref().map(|life| life.identity()));
-        end_processes(quarry, life, grace).await?;
+        let group = shared.groups.as_ref().and_then(|groups| groups.of(sandbox));
+        end_processes(quarry, life, group.clone(), grace).await?;
+        if let Some(group) = group {
+            group.remove();
+        }
     }
     remove(&shared, sandbox, lock).await?;
     if is_known {
@@ -54,7 +59,12 @@ pub(crate) async fn stop(shared: Arc<Shared>, sandbox: SandboxId, grace: Duratio
     Ok(())
 }
 
-async fn end_processes(mut quarry: Quarry, life: Option<Arc<Life>>, grace: Duration) -> Result<()> {
+async fn end_processes(
+    mut quarry: Quarry,
+    life: Option<Arc<Life>>,
+    group: Option<Group>,
+    grace: Duration,
+) -> Result<()> {
     let sandbox = quarry.sandbox;
     let fail = |error| unavailable(OPERATION, format!("processes of sandbox {sandbox}"), error);
     let life = life.filter(|life| life.end().is_none());
@@ -74,6 +84,9 @@ async fn end_processes(mut quarry: Quarry, life: Option<Arc<Life>>, grace: Durat
     let killed = off_thread(OPERATION, move || {
         if is_alone {
             ask_strays(&quarry, grace)?;
+        }
+        if let Some(group) = &group {
+            group.kill();
         }
         kill_all(&mut quarry)
     });

@@ -25,6 +25,11 @@ pub use probe::{Unavailable, available, available_without_bubblewrap};
 use tenant::Tenant;
 use view::View;
 
+/// Whether isolated sandboxes see this path of the system.
+pub fn shows(path: &Path) -> bool {
+    view::SYSTEM.iter().any(|folder| path.starts_with(folder))
+}
+
 /// How this machine isolates, as tried by [`available`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Means {

@@ -123,13 +123,10 @@ fn answer(mut command: Command) -> std::io::Result<(bool, String)> {
     };
     let mut said = Vec::new();
     // Both are bounded: nobody writes into these pipes any more, and they hold little.
-    for pipe in [
-        child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read>),
-        child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read>),
-    ] {
-        if let Some(pipe) = pipe {
-            pipe.take(4096).read_to_end(&mut said)?;
-        }
+    let output = child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read>);
+    let errors = child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read>);
+    for pipe in output.into_iter().chain(errors) {
+        pipe.take(4096).read_to_end(&mut said)?;
     }
     let said = String::from_utf8_lossy(&said);
     let line = said.lines().map(str::trim).find(|line| !line.is_empty());

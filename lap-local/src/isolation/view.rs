@@ -8,7 +8,7 @@ use super::Enclosure;
 use super::tenant::{ETC, ROOT, TMP};
 
 /// Where programs and libraries are.
-const SYSTEM: &[&str] = &[
+pub(super) const SYSTEM: &[&str] = &[
     "/usr",
     "/bin",
     "/sbin",

@@ -13,7 +13,7 @@ use lap_core::secret::Secret;
 use lap_core::time::{Clock, SystemClock};
 use lap_core::token::SigningKey;
 use lap_core::vault::GatewayAccess;
-use lap_local::{LocalConfig, LocalRuntime, StartLimits};
+use lap_local::{LocalConfig, LocalRuntime, ResourceLimits, StartLimits};
 use tokio_stream::StreamExt;
 
 /// Generous, because the machine may be loaded.
@@ -100,6 +100,12 @@ impl Site {
 
     pub(crate) async fn runtime(&self) -> LocalRuntime {
         LocalRuntime::open(self.config()).await.unwrap()
+    }
+
+    pub(crate) async fn modest(&self, resources: ResourceLimits) -> LocalRuntime {
+        LocalRuntime::open(self.config().with_resources(resources))
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn hasty(&self, address: Duration, handover: Duration) -> LocalRuntime {
@@ -198,7 +204,7 @@ pub(crate) fn sleepers(sandbox: SandboxId, kind: u32) -> Vec<u32> {
 }
 
 /// Processes that have not ended and whose command line is exactly this, with the arguments separated by spaces.
-fn running(command: &str) -> Vec<u32> {
+pub(crate) fn running(command: &str) -> Vec<u32> {
     let pids = fs::read_dir("/proc")
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());

@@ -6,10 +6,14 @@ fn site() -> Site {
     Site::new(Mode::Unshare)
 }
 
+#[path = "attack.rs"]
+mod attack;
 #[path = "launch.rs"]
 mod launch;
 #[path = "laws.rs"]
 mod laws;
+#[path = "limits.rs"]
+mod limits;
 #[path = "stop.rs"]
 mod stop;
 #[path = "survivors.rs"]

@@ -33,6 +33,7 @@ async fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments[1].as_str() {
         "sandboxd" => sandboxd().await,
+        "hog" => hog().await,
         "deaf" => std::future::pending().await,
         "server" => server(&arguments[2], &arguments[3], &arguments[4], &arguments[5]).await,
         "cycle" => cycle(&arguments[2], &arguments[3], &arguments[4]).await,
@@ -62,7 +63,7 @@ async fn sandboxd() {
     .unwrap();
     let words = document["env"]["FAKE"].as_str().unwrap_or_default().to_owned();
     for word in words.split_whitespace() {
-        act(word, folder).await;
+        act(word, folder, &document).await;
     }
     let ignore = words.contains("stubborn");
     let mut term = signal(SignalKind::terminate()).unwrap();
@@ -83,7 +84,7 @@ async fn sandboxd() {
     }
 }
 
-async fn act(word: &str, folder: &Path) {
+async fn act(word: &str, folder: &Path, document: &Value) {
     match word {
         "crash" => {
             eprint_line("the workspace cannot be prepared");
@@ -95,6 +96,25 @@ async fn act(word: &str, folder: &Path) {
         "daemon" => spawn(Path::new("/"), &sleepers("setsid", folder, 1)),
         "cleared" => spawn(folder, &sleepers("env -i setsid", folder, 2)),
         "stranger" => spawn(Path::new("/"), &sleepers("env -i setsid", folder, 3)),
+        // More than the tests allow, of memory and of processes.
+        "greedy" => {
+            let own = std::env::current_exe().unwrap();
+            spawn(folder, &format!("setsid {} hog &", own.display()));
+        }
+        "prolific" => spawn(
+            folder,
+            "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do setsid sleep 1006 & done",
+        ),
+        // Whatever the test wants to have tried from inside.
+        "script" => {
+            let script = document["env"]["SCRIPT"].as_str().unwrap();
+            let output = Command::new("sh")
+                .args(["-c", script])
+                .current_dir(folder.join("workspace"))
+                .output();
+            let output = output.unwrap();
+            std::fs::write(folder.join("state/said"), [output.stdout, output.stderr].concat()).unwrap();
+        }
         // Its rights go after the address is told.
         "locked" => {
             std::fs::create_dir_all(folder.join("workspace/locked/in")).unwrap();
@@ -103,6 +123,13 @@ async fn act(word: &str, folder: &Path) {
         "chatty" => (0..1000).for_each(|line| println!("line {line}")),
         other => panic!("unknown act {other}"),
     }
+}
+
+/// Holds 300 MiB that are really there.
+async fn hog() {
+    let memory = vec![1_u8; 300 << 20];
+    std::future::pending::<()>().await;
+    drop(memory);
 }
 
 /// Two processes in a session of their own. How long they sleep says whose they are, because nothing else needs to.
