@@ -5,6 +5,7 @@
 mod agreement;
 mod cost;
 mod database;
+mod figures;
 mod hints;
 mod history;
 mod laws;
