@@ -1,8 +1,6 @@
 //! Figures for people. Run with `cargo test --release -p lap-store-postgres figures -- --ignored --nocapture` on a
 //! quiet machine.
 
-#![expect(clippy::print_stdout, reason = "figures are printed for a person")]
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
