@@ -1,6 +1,8 @@
 //! Starting and stopping.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use lap_core::error::{Error, ErrorKind, Result};
 use lap_core::id::{Entropy, fresh_uuid};
 use lap_core::time::Clock;
 use rustix::fs::FlockOperation;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Mutex;
@@ -29,6 +32,8 @@ use crate::turns::Turns;
 use crate::workspace::{self, Remote, Source};
 
 const OPERATION: &str = "start sandboxd";
+/// What the runtime keeps in the sandbox's folder. Its owner is the user as whom the platform runs.
+const RECORD: &str = "sandbox.json";
 /// How long the sandboxd of an earlier life may take to let go of the folder after it was killed.
 const TAKE_OVER: Duration = Duration::from_secs(5);
 
@@ -105,6 +110,9 @@ impl Sandboxd {
 
     async fn start_reaching(document: &str, surroundings: Surroundings, reach: Reach) -> Result<Self> {
         let launch = LaunchDocument::parse(document)?;
+        if reach == Reach::Descendants {
+            close_memory(&launch.folder);
+        }
         let lived_before = launch.folder.join("state").exists();
         let layout = Layout::create(&launch.folder).map_err(|error| unusable(&launch, error))?;
         let processes = Arc::new(Processes::new(launch.sandbox, reach));
@@ -154,6 +162,18 @@ impl Sandboxd {
             tracing::warn!("processes of this sandbox cannot be ended");
         }
         let _ = self.server.await;
+    }
+}
+
+/// Keeps the agent's tools from reading this process's memory, where copies of the token of the clone stay.
+///
+/// The platform has to go on looking at this process. It can when it is another user, because it could not have made
+/// this process that user's otherwise; as the same user it would shut itself out.
+fn close_memory(folder: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    let is_others = std::fs::symlink_metadata(folder.join(RECORD)).is_ok_and(|record| record.uid() != own);
+    if is_others && let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "the memory of sandboxd stays open to its tools");
     }
 }
 
