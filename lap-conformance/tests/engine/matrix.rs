@@ -96,4 +96,5 @@ matrix! {
     a_hopeless_sandbox_fails_its_session,
     a_slow_preparation_is_told,
     an_engine_is_drained,
+    a_session_is_restarted,
 }

@@ -52,6 +52,7 @@ scenarios! {
     a_hopeless_sandbox_fails_its_session;
     a_slow_preparation_is_told;
     an_engine_is_drained;
+    a_session_is_restarted;
 }
 
 fn said(error: Error) -> Broken {
@@ -278,4 +279,29 @@ async fn an_engine_is_drained(actor: &Actor) -> Result<(), Broken> {
     drained.await.map_err(said)?;
     actor.replace();
     is_state(&actor.outcome(session, turn.id).await?, TurnState::Completed)
+}
+
+async fn a_session_is_restarted(actor: &Actor) -> Result<(), Broken> {
+    let session = cold(actor).await?.id;
+    let first = actor.send(session, "first", "hello").await.map_err(said)?;
+    is_state(&actor.outcome(session, first.id).await?, TurnState::Completed)?;
+    let caller = lap_core::caller::Caller::new("actor");
+    let restarted = actor.ask(|engine| {
+        let caller = caller.clone();
+        async move {
+            match engine.restart(&caller, session).await {
+                // The answer to the first request was lost.
+                Err(error) if error.kind() == lap_core::ErrorKind::WrongState => Ok(()),
+                answer => answer.map(drop),
+            }
+        }
+    });
+    restarted.await.map_err(said)?;
+    let session = actor.brought_up(session).await?;
+    expect(
+        session.state == SessionState::Ready && session.attempt > 1,
+        || format!("{session:?}"),
+    )?;
+    let second = actor.send(session.id, "second", "again").await.map_err(said)?;
+    is_state(&actor.outcome(session.id, second.id).await?, TurnState::Completed)
 }
