@@ -39,7 +39,12 @@ impl Database {
     }
 
     async fn connect(&self, options: &PgConnectOptions) -> PgConnection {
-        options.clone().disable_statement_logging().connect().await.unwrap()
+        options
+            .clone()
+            .disable_statement_logging()
+            .connect()
+            .await
+            .unwrap()
     }
 
     async fn run(&self, text: &str) {
@@ -55,6 +60,16 @@ impl Database {
         found
     }
 
+    /// No session has two sandboxes, and no turn two outcomes.
+    async fn is_sound(&self) {
+        let twice = "SELECT count(*) FROM (SELECT session FROM lap.sandboxes WHERE state = 'claimed' \
+                     GROUP BY session HAVING count(*) > 1) AS owners";
+        assert_eq!(self.count(twice).await, 0, "sessions with two sandboxes");
+        let outcomes = "SELECT count(*) FROM (SELECT turn FROM lap.events WHERE kind = 'turn.finished' \
+                        GROUP BY turn HAVING count(*) > 1) AS turns";
+        assert_eq!(self.count(outcomes).await, 0, "turns with two outcomes");
+    }
+
     fn url(&self) -> String {
         let options = &self.options;
         let (user, host, port) = (options.get_username(), options.get_host(), options.get_port());
@@ -62,7 +77,8 @@ impl Database {
     }
 
     async fn remove(self) {
-        self.run(&format!("DROP DATABASE {} WITH (FORCE)", self.name)).await;
+        self.run(&format!("DROP DATABASE {} WITH (FORCE)", self.name))
+            .await;
     }
 }
 
@@ -101,8 +117,24 @@ async fn three_processes_share_a_database_and_one_is_killed() {
         servers[1].kill_9();
         servers[1].start_again();
     }
+    shown_by_another(&servers, &sessions).await;
+    database.is_sound().await;
     for (number, session) in &sessions {
-        // Its own process runs the turns; another one shows them.
+        servers[*number]
+            .client
+            .delete(&format!("/sessions/{session}"))
+            .await;
+    }
+    for server in &servers {
+        server.nothing_left().await;
+    }
+    drop(servers);
+    database.remove().await;
+}
+
+/// The process of a session runs its turns; another one shows them.
+async fn shown_by_another(servers: &[Server], sessions: &[(usize, String)]) {
+    for (number, session) in sessions {
         let other = &servers[(number + 1) % 3].client;
         other
             .turns_are(session, &["completed", "completed", "completed"])
@@ -117,20 +149,10 @@ async fn three_processes_share_a_database_and_one_is_killed() {
             })
             .await;
         let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id).collect();
-        assert_eq!(ids, (1..=ids.len() as u64).collect::<Vec<_>>(), "ids without gaps");
+        assert_eq!(
+            ids,
+            (1..=ids.len() as u64).collect::<Vec<_>>(),
+            "ids without gaps"
+        );
     }
-    let twice = "SELECT count(*) FROM (SELECT session FROM lap.sandboxes WHERE state = 'claimed' \
-                 GROUP BY session HAVING count(*) > 1) AS owners";
-    assert_eq!(database.count(twice).await, 0, "sessions with two sandboxes");
-    let outcomes = "SELECT count(*) FROM (SELECT turn FROM lap.events WHERE kind = 'turn.finished' \
-                    GROUP BY turn HAVING count(*) > 1) AS turns";
-    assert_eq!(database.count(outcomes).await, 0, "turns with two outcomes");
-    for (number, session) in &sessions {
-        servers[*number].client.delete(&format!("/sessions/{session}")).await;
-    }
-    for server in &servers {
-        server.nothing_left().await;
-    }
-    drop(servers);
-    database.remove().await;
 }
