@@ -12,6 +12,7 @@ const MAX_VARIABLES: usize = 50;
 const MAX_ENVIRONMENT_BYTES: usize = 16_384;
 const MAX_RULES: usize = 200;
 const MAX_TEXT: usize = 256 * 1024;
+const MAX_DEFINITION: usize = 384 * 1024;
 /// Lists carry these of up to 200 agents.
 const MAX_NAME: usize = 1024;
 
@@ -93,6 +94,12 @@ pub(super) fn agent(operation: &'static str, spec: &AgentSpec) -> Result<()> {
         ));
     }
     permission(operation, &spec.permission)?;
+    // A list shows up to 200 of them whole.
+    let bytes = serde_json::to_vec(spec).map_or(usize::MAX, |document| document.len());
+    if bytes > MAX_DEFINITION {
+        let message = format!("the definition has {bytes} bytes; at most {MAX_DEFINITION} are allowed");
+        return Err(Error::invalid(operation, "prompt", message));
+    }
     egress(operation, "allow_out", &spec.allow_out)?;
     egress(operation, "deny_out", &spec.deny_out)?;
     bindings(operation, spec)
