@@ -44,6 +44,8 @@ pub struct Stage {
     pub clock: Arc<dyn Clock>,
     /// The randomness of all engines.
     pub entropy: Arc<dyn Entropy>,
+    /// No hint reaches any engine that starts.
+    pub loses_hints: bool,
     /// The settings of engines that start.
     pub config: EngineConfig,
 }
@@ -67,14 +69,20 @@ impl Stage {
             vault: Arc::new(MemoryVault::new()),
             clock,
             entropy: Arc::new(SeededEntropy::new(seed)),
+            loses_hints: false,
             config,
         }
     }
 
     /// The parts of an engine whose calls go through `wire`.
     pub fn parts(&self, wire: &Arc<Wire>) -> Backends {
+        let store = wire.store(Arc::clone(&self.front));
         Backends {
-            store: Arc::new(wire.store(Arc::clone(&self.front))),
+            store: Arc::new(if self.loses_hints {
+                store.losing_hints()
+            } else {
+                store
+            }),
             runtime: Arc::new(Wired::new(Arc::new(self.world.runtime()), wire)),
             vault: Arc::new(Wired::new(Arc::clone(&self.vault), wire)),
             harness: Arc::new(Wired::new(Arc::clone(&self.harness), wire)),

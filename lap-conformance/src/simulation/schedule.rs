@@ -37,6 +37,7 @@ const LONGEST: Duration = Duration::from_secs(4 * 3600);
 /// Plays the schedule of this plan on `stage`. Run it in a single-threaded runtime with paused time.
 pub async fn simulate(mut stage: Stage, plan: Plan) -> Report {
     stage.config.idle_timeout = plan.idle;
+    stage.loses_hints = plan.loses_hints;
     let coverage = Coverage::default();
     let stage = Arc::new(stage);
     let mut invariants = Invariants::default();
