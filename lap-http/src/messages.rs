@@ -45,8 +45,7 @@ pub(crate) async fn send(
 pub(crate) async fn wait(app: &App, session: SessionId, turn: TurnId) -> Result<Value, Problem> {
     let turn = app.engine.wait_turn(session, turn, app.options.turn_wait).await?;
     if !turn.state.is_terminal() && app.engine.ready().await.is_err() {
-        let detail =
-            "the server is shutting down and the turn goes on; ask again with the same Idempotency-Key";
+        let detail = "the server is shutting down and the turn goes on; read it at /turns/{turn_id} of the session, or repeat the request if it had an Idempotency-Key";
         let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail);
         return Err(problem.about_turn(turn.id).with_retry_after(RECONNECT));
     }

@@ -15,7 +15,7 @@ use lap_core::runtime::Endpoint;
 use serde_json::{Value, json};
 
 use crate::assemble::{Assembled, assemble};
-use crate::command::{Try, print};
+use crate::command::{EXIT_CONFIGURATION, Try, print};
 use crate::config::{Config, Database};
 use crate::logging;
 
@@ -25,6 +25,10 @@ const DEMO_MODEL: &str = crate::demo_model::MODEL;
 
 /// Runs the prompt and prints what the agent does. Success when the turn completed.
 pub(crate) async fn run(mut config: Config, what: Try) -> ExitCode {
+    if what.prompt.trim().is_empty() {
+        print::error("lap-server: the prompt is empty; say what the agent shall do");
+        return ExitCode::from(EXIT_CONFIGURATION);
+    }
     if config.log.filter == "info" {
         // The person wants to see the agent, not the platform.
         "error".clone_into(&mut config.log.filter);
@@ -160,8 +164,13 @@ fn show_end(event: &Event) -> bool {
     print::line("");
     let outcome = text(&event.body, "outcome");
     if outcome != "completed" {
+        let what = match outcome.as_str() {
+            "aborted" => "was stopped",
+            "unknown" => "has no known outcome",
+            _ => "failed",
+        };
         print::error(format!(
-            "lap-server: the turn is {outcome}: {}",
+            "lap-server: the turn {what}: {}",
             text(&event.body, "failure")
         ));
     }
