@@ -8,6 +8,7 @@ mod asked;
 mod config;
 mod conversation;
 mod ending;
+mod hide;
 mod ids;
 mod mirror;
 mod models;
@@ -61,6 +62,7 @@ impl OpenCode {
         let unwritable =
             |error: std::io::Error| format!("opencode's configuration cannot be written: {error}");
         let files = Files::create(&tools.layout).map_err(unwritable)?;
+        hide::project_configuration(&tools).await?;
         let mut models = models::of_gateway(&tools.gateway).await;
         models.extend(tools.environment.default_model().map(str::to_owned));
         let config = files.configuration(&tools.gateway, &models, None, &tools.layout.workspace());
@@ -97,7 +99,8 @@ impl OpenCode {
             .files
             .configuration(&self.tools.gateway, &models, Some(opening), &workspace);
         if self.files.write(&config, &opening.skills).map_err(unwritable)? {
-            // opencode reads its configuration again when it is asked the next time.
+            // opencode reads its configuration again when it is asked the next time, and a branch may have brought some.
+            hide::project_configuration(&self.tools).await?;
             let server = &self.process.server;
             server
                 .post("/instance/dispose", &json!({}), QUICK)
