@@ -74,7 +74,9 @@ async fn nobody_else_can_read_what_it_makes() {
     let path = folder.path().join("lap.db");
     let store = SqliteStore::open(options(&path)).await.unwrap();
     store.instance(instance(1)).await.unwrap();
-    let files = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+    let files = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().path());
     let rights: Vec<_> = files
         .map(|file| fs::metadata(&file).unwrap().permissions().mode() & 0o777)
         .collect();
