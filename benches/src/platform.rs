@@ -33,7 +33,7 @@ use tempfile::TempDir;
 
 const KEY: &str = "sk-benchmark";
 
-/// See the [module](self).
+/// A whole platform in this process.
 #[derive(Debug)]
 pub struct Platform {
     /// The engine.
