@@ -66,7 +66,7 @@ impl Images {
     }
 }
 
-/// See the [module](self).
+/// Typed settings of an engine.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct EngineConfig {

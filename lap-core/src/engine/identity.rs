@@ -16,7 +16,7 @@ use crate::token::{Scope, SigningKey, VerifyingKey};
 /// How long a token for a sandbox is good. It is checked when a call begins, so long streams outlive it.
 const TOKEN_TTL: Duration = Duration::from_secs(5 * 60);
 
-/// See the [module](self).
+/// The identity of the installation: its id and its signing key.
 #[derive(Debug)]
 pub struct Identity {
     instance: InstanceId,
