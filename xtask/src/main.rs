@@ -11,6 +11,7 @@
 
 mod postgres;
 mod step;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -21,7 +22,9 @@ const HELP: &str = "\
 cargo xtask <task>
 
   test    all tests of the workspace, documentation examples and a smoke run of the benches included. Uses the
-          PostgreSQL that LAP_TEST_POSTGRES_URL names, else makes one of this machine's programs
+          PostgreSQL that LAP_TEST_POSTGRES_URL names, else makes one of this machine's programs; opencode and the
+          LiteLLM proxy that LAP_TEST_OPENCODE and LAP_TEST_LITELLM name, else installs them with npm and pip below
+          target/test-tools
   postgres
           the tests of the PostgreSQL store only, with the same database
   gate    formatting, lints, documentation and dependency rules, all without warnings
@@ -62,23 +65,35 @@ fn main() -> ExitCode {
 
 /// The server's binary is built first: tests of other packages start it.
 fn test() -> bool {
-    let database = match Database::find_or_make() {
-        Ok(database) => Some(database),
-        Err(why) if std::env::var_os("CI").is_some() => {
-            eprintln!("xtask: {why}");
-            return false;
-        }
-        Err(why) => {
-            eprintln!("xtask: {why}\nxtask: THE POSTGRESQL STORE IS NOT TESTED");
-            None
-        }
-    };
+    let in_ci = std::env::var_os("CI").is_some();
+    let mut untested = Vec::new();
+    let database = Database::find_or_make()
+        .map_err(|why| untested.push(format!("THE POSTGRESQL STORE: {why}")))
+        .ok();
+    let (tools, missing) = tools::find_or_install();
+    untested.extend(missing.into_iter().map(|why| format!("REAL HARNESSES: {why}")));
+    untested
+        .iter()
+        .for_each(|what| eprintln!("xtask: NOT TESTED: {what}"));
+    if in_ci && !untested.is_empty() {
+        return false;
+    }
+    let mut environment: Vec<(&str, &str)> =
+        tools.iter().map(|(name, path)| (*name, path.as_str())).collect();
     let passed = match &database {
-        Some(database) => tests(&["test", "--workspace"], &[(postgres::URL, database.url())]),
-        None => tests(&["test", "--workspace", "--exclude", "lap-store-postgres"], &[]),
+        Some(database) => {
+            environment.push((postgres::URL, database.url()));
+            tests(&["test", "--workspace"], &environment)
+        }
+        None => tests(
+            &["test", "--workspace", "--exclude", "lap-store-postgres"],
+            &environment,
+        ),
     };
-    if passed && database.is_none() {
-        eprintln!("xtask: passed, but THE POSTGRESQL STORE WAS NOT TESTED, because there is no PostgreSQL");
+    if passed {
+        untested
+            .iter()
+            .for_each(|what| eprintln!("xtask: passed, but NOT TESTED: {what}"));
     }
     passed
 }

@@ -34,7 +34,9 @@ pub(crate) fn find_or_install() -> (Vec<(&'static str, String)>, Vec<String>) {
 
 /// What the environment names already.
 fn find(variable: &str) -> Option<PathBuf> {
-    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
+    std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_file())
 }
 
 fn folder() -> PathBuf {
@@ -61,7 +63,12 @@ fn litellm(folder: &Path) -> Result<PathBuf, String> {
     install(&home, &program, |home| {
         let package = format!("litellm[proxy]=={LITELLM_VERSION}");
         run(Command::new("python3").args(["-m", "venv"]).arg(home))?;
-        run(Command::new(home.join("bin/pip")).args(["install", "--quiet", "--disable-pip-version-check", &package]))
+        run(Command::new(home.join("bin/pip")).args([
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            &package,
+        ]))
     })
 }
 
@@ -77,7 +84,10 @@ fn install(
         fs::create_dir_all(home).map_err(|error| format!("{} cannot be made: {error}", home.display()))?;
         install(home)?;
         if !program.is_file() {
-            return Err(format!("{} is not there after the installation", program.display()));
+            return Err(format!(
+                "{} is not there after the installation",
+                program.display()
+            ));
         }
         fs::write(&mark, "").map_err(|error| format!("{} cannot be written: {error}", mark.display()))?;
     }
@@ -89,7 +99,10 @@ fn install(
 
 fn run(command: &mut Command) -> Result<(), String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
+    let arguments: Vec<_> = command
+        .get_args()
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
     println!("xtask: {program} {}", arguments.join(" "));
     match command.status() {
         Ok(status) if status.success() => Ok(()),

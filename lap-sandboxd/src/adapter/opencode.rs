@@ -158,6 +158,10 @@ impl Adapter for OpenCode {
         let server = &self.process.server;
         // A turn that runs was opened by the same session; the next one applies what is new.
         if let Ok(_resting) = self.working.try_lock() {
+            // What was restored into the workspace can hold some.
+            hide::project_configuration(&self.tools)
+                .await
+                .map_err(Refused::Unsupported)?;
             self.apply(opening, &opening.model)
                 .await
                 .map_err(Refused::Unsupported)?;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::eventually;
-use crate::lab;
+use crate::lab::Opencode;
 use crate::model::Model;
 use crate::server::Server;
 
@@ -322,7 +322,10 @@ impl Hostile {
 async fn attack(harness: &str, path: &str, read: &str, write: &str) {
     let hostile = Hostile::new();
     let model = Model::start().await;
+    // The walls of a sandbox would hide what the repository does; here it must do nothing even without them. The clone
+    // comes from a folder of this machine, which walls hide as well.
     let server = Server::start_with(&[
+        ("LAP_ISOLATION", "none"),
         ("PATH", path),
         ("LITELLM_API_BASE", &model.base),
         ("LITELLM_API_KEY", KEY),
@@ -377,10 +380,10 @@ fn written(workspace: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hostile_repository_gets_nothing_from_opencode() {
-    let Some(opencode) = lab::opencode() else { return };
+    let Some(opencode) = Opencode::find() else { return };
     let read = r#"CALL read {"filePath": "file.ts"}"#;
     let write = r#"CALL write {"filePath": "new.ts", "content": "export const written = 1;\n"}"#;
-    attack("opencode", &lab::path_with(&opencode), read, write).await;
+    attack("opencode", &opencode.path(), read, write).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

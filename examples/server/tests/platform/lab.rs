@@ -36,13 +36,37 @@ fn program(variable: &str) -> Option<PathBuf> {
     path
 }
 
-/// The folder of opencode, for the search path of sandboxes.
-pub(crate) fn opencode() -> Option<PathBuf> {
-    Some(program(OPENCODE)?.parent()?.to_owned())
+/// Where opencode is.
+pub(crate) struct Opencode {
+    /// The folder of the program, for the search path of sandboxes.
+    folder: PathBuf,
+}
+
+impl Opencode {
+    /// `None` where it is not installed.
+    pub(crate) fn find() -> Option<Self> {
+        let folder = program(OPENCODE)?.parent()?.to_owned();
+        Some(Self { folder })
+    }
+
+    /// The search path with opencode in front.
+    pub(crate) fn path(&self) -> String {
+        path_with(&self.folder)
+    }
+
+    /// What sandboxes behind walls must see: the folder that npm installed into, because the program is a link into it.
+    pub(crate) fn visible(&self) -> String {
+        let installed = self
+            .folder
+            .parent()
+            .and_then(Path::parent)
+            .unwrap_or(&self.folder);
+        installed.display().to_string()
+    }
 }
 
 /// The search path with a folder in front.
-pub(crate) fn path_with(folder: &Path) -> String {
+fn path_with(folder: &Path) -> String {
     let rest = std::env::var_os("PATH").unwrap_or_default();
     let all = std::iter::once(folder.to_owned()).chain(std::env::split_paths(&rest));
     std::env::join_paths(all).unwrap().into_string().unwrap()
@@ -52,7 +76,7 @@ pub(crate) fn path_with(folder: &Path) -> String {
 pub(crate) struct Lab {
     pub(crate) model: Model,
     pub(crate) gateway: String,
-    opencode: PathBuf,
+    opencode: Opencode,
     /// While this is open the proxy lives. The system closes it with this process.
     _alive: Mutex<std::process::ChildStdin>,
 }
@@ -62,13 +86,13 @@ impl Lab {
     pub(crate) fn get() -> Option<&'static Self> {
         static LAB: OnceLock<Option<Lab>> = OnceLock::new();
         LAB.get_or_init(|| {
-            let (opencode, litellm) = (opencode(), program(LITELLM));
+            let (opencode, litellm) = (Opencode::find(), program(LITELLM));
             Some(Self::start(opencode?, &litellm?))
         })
         .as_ref()
     }
 
-    fn start(opencode: PathBuf, litellm: &Path) -> Self {
+    fn start(opencode: Opencode, litellm: &Path) -> Self {
         let model = model_of_its_own();
         let port = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -108,9 +132,10 @@ impl Lab {
 
     /// A server whose sandboxes find opencode and whose gateway is the proxy.
     pub(crate) async fn server(&self, more: &[(&str, &str)]) -> Server {
-        let path = path_with(&self.opencode);
+        let (path, visible) = (self.opencode.path(), self.opencode.visible());
         let mut environment = vec![
             ("PATH", path.as_str()),
+            ("LAP_ISOLATION_VISIBLE", visible.as_str()),
             ("LITELLM_API_BASE", self.gateway.as_str()),
             ("LITELLM_API_KEY", GATEWAY_KEY),
         ];

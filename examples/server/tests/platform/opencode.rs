@@ -1,11 +1,9 @@
 //! The whole chain with real parts: this server, its vault, sandboxd, opencode from npm, a LiteLLM proxy from PyPI, and
 //! behind it a model that notes what it saw.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
-use crate::client::eventually;
+use crate::client::{Frame, eventually};
 use crate::lab::{GATEWAY_KEY, Lab, UPSTREAM_KEY};
 use crate::server::Server;
 
@@ -171,5 +169,142 @@ async fn an_abort_reaches_the_model_and_errors_reach_the_client() {
         client.turn_states(&session).await,
         ["aborted", "failed", "completed"]
     );
-    let _ = Duration::ZERO;
+}
+
+/// The first request of this kind that is not known yet.
+async fn asked(server: &Server, session: &str, kind: &str, known: &[Value]) -> Value {
+    let is_new = |frame: &Frame| {
+        let event = &frame.data["event"];
+        event["type"] == kind && !known.contains(&event["properties"])
+    };
+    let frames = server
+        .client
+        .events_until(session, 0, |frame| is_new(frame))
+        .await;
+    let last = frames
+        .last()
+        .filter(|frame| is_new(frame))
+        .expect("somebody asks");
+    last.data["event"]["properties"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_agent_asks_is_answered_through_the_api() {
+    let Some(lab) = Lab::get() else { return };
+    let server = lab.server(&[]).await;
+    let client = &server.client;
+    let (status, refused) = client
+        .post(
+            "/agents",
+            &opencode_agent(json!({"permission": {"bash": "perhaps"}})),
+        )
+        .await;
+    assert_eq!(status, 400, "{refused}");
+    let policy = json!({"bash": {"*": "ask", "echo free*": "allow"}, "webfetch": "deny", "question": "ask"});
+    let agent = client
+        .agent(opencode_agent(json!({ "permission": policy })))
+        .await;
+    let session = client.session(&agent, json!({})).await;
+    ready(&server, &session).await;
+    let answer = format!("/sessions/{session}/answer");
+
+    let (status, reply) = client.message(&session, "TOOL: echo free > free.txt").await;
+    assert_eq!(status, 200, "{reply}");
+
+    let saying = |text: &'static str| {
+        let (client, session) = (client.clone(), session.clone());
+        tokio::spawn(async move { client.message(&session, text).await })
+    };
+    let waiting = saying("TOOL: touch allowed.txt");
+    let request = asked(&server, &session, "permission.asked", &[]).await;
+    assert_eq!(request["permission"], "bash", "{request}");
+    let body = json!({"request": request["id"], "reply": {"reply": "once"}});
+    let (status, answered) = client.post(&answer, &body).await;
+    assert_eq!(status, 200, "{answered}");
+    assert_eq!(waiting.await.unwrap().0, 200);
+    let (status, again) = client.post(&answer, &body).await;
+    assert_eq!(status, 404, "answered once: {again}");
+
+    let waiting = saying("TOOL: touch refused.txt");
+    let request = asked(&server, &session, "permission.asked", &[request]).await;
+    let reply = json!({"reply": "reject", "message": "not that file"});
+    let (status, _) = client
+        .post(&answer, &json!({"request": request["id"], "reply": reply}))
+        .await;
+    assert_eq!(status, 200);
+    let (status, reply) = waiting.await.unwrap();
+    assert_eq!(status, 200, "{reply}");
+    assert!(
+        lab.model
+            .seen()
+            .iter()
+            .any(|seen| seen.body.to_string().contains("not that file")),
+        "the model is told why"
+    );
+
+    let question = r#"CALL question {"questions": [{"question": "Which?", "header": "Pick", "options": [{"label": "Blue", "description": "b"}, {"label": "Red", "description": "r"}]}]}"#;
+    let waiting = saying(question);
+    let request = asked(&server, &session, "question.asked", &[]).await;
+    let (status, _) = client
+        .post(
+            &answer,
+            &json!({"request": request["id"], "reply": {"answers": [["Blue"]]}}),
+        )
+        .await;
+    assert_eq!(status, 200);
+    let (status, reply) = waiting.await.unwrap();
+    assert_eq!(status, 200, "{reply}");
+    assert!(reply["parts"].to_string().contains("Blue"), "{reply}");
+
+    let workspace = server.sandbox_folders()[0].join("workspace");
+    let is_there = |name: &str| workspace.join(name).exists();
+    assert_eq!(
+        (
+            is_there("free.txt"),
+            is_there("allowed.txt"),
+            is_there("refused.txt")
+        ),
+        (true, true, false)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_remembers_and_takes_what_is_new() {
+    let Some(lab) = Lab::get() else { return };
+    let server = lab.server(&[]).await;
+    let client = &server.client;
+    let agent = client.agent(opencode_agent(json!({}))).await;
+    let session = client.session(&agent, json!({})).await;
+    ready(&server, &session).await;
+    let (status, reply) = client.message(&session, "the codeword is kingfisher").await;
+    assert_eq!(status, 200, "{reply}");
+    let (status, reply) = client.message(&session, "TOOL: echo kept > kept.txt").await;
+    assert_eq!(status, 200, "{reply}");
+
+    let (status, restarted) = client
+        .post(&format!("/sessions/{session}/restart"), &json!({}))
+        .await;
+    assert_eq!(status, 200, "{restarted}");
+    ready(&server, &session).await;
+    let turn = json!({"parts": [{"type": "text", "text": "after the restart"}], "model": "other-model"});
+    let (status, reply) = client.post(&format!("/sessions/{session}/message"), &turn).await;
+    assert_eq!(status, 200, "{reply}");
+    let seen = lab.model.seen();
+    let last = seen
+        .iter()
+        .rfind(|seen| seen.body.to_string().contains("after the restart"))
+        .unwrap();
+    assert!(last.body.to_string().contains("kingfisher"), "{}", last.body);
+    assert_eq!(last.body["model"], "other-model");
+    let (status, reply) = client.message(&session, "TOOL: cat kept.txt").await;
+    assert_eq!(status, 200, "{reply}");
+    assert!(reply["parts"].to_string().contains("kept"), "{reply}");
+    let (_, messages) = client.get(&format!("/sessions/{session}/messages")).await;
+    let text = messages.to_string();
+    assert!(
+        text.contains("kingfisher") && !text.contains("goes on from an earlier one"),
+        "{text}"
+    );
+    client.delete(&format!("/sessions/{session}")).await;
+    server.nothing_left().await;
 }
