@@ -9,7 +9,7 @@ use lap_core::backends::Backends;
 use lap_core::capability::Isolation;
 use lap_core::engine::{Engine, EngineConfig, Gateway as EngineGateway, Identity, Platform};
 use lap_core::error::{Error, ErrorKind, Result};
-use lap_core::id::{Entropy, SystemEntropy};
+use lap_core::id::{Entropy, InstanceId, SystemEntropy};
 use lap_core::runtime::SandboxRuntime as _;
 use lap_core::seal::Sealer;
 use lap_core::secret::Secret;
@@ -17,14 +17,14 @@ use lap_core::store::Store;
 use lap_core::time::{Clock, SystemClock};
 use lap_core::vault::Vault;
 use lap_harness::SandboxdHarness;
-use lap_local::{LocalConfig, LocalRuntime};
+use lap_local::{LocalConfig, LocalRuntime, ResourceLimits};
 use lap_store_postgres::{PostgresOptions, PostgresStore};
 use lap_store_sqlite::{SqliteOptions, SqliteStore};
 use lap_vault::{LocalVault, LocalVaultConfig, VaultCommand, VaultProcessConfig};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::config::{Config, Database, Gateway};
+use crate::config::{Config, Database, Gateway, IsolationChoice};
 use crate::demo_model::DemoModel;
 
 /// What of the server's environment reaches its own child processes. Everything else may be secret.
@@ -75,9 +75,7 @@ pub(crate) async fn assemble(config: &Config) -> Result<Assembled> {
         (Gateway::Demo, None) => (String::new(), Secret::new("")),
     };
     let vault = Arc::new(start_vault(config, program.clone(), gateway_base).await?);
-    let local = LocalConfig::new(&config.data_dir, program, identity.instance())
-        .with_arguments(["sandboxd"])
-        .with_environment(std::env::vars_os(), &[] as &[&str])
+    let local = local_config(config, program, identity.instance())
         .with_clock(Arc::clone(&clock))
         .with_entropy(Arc::clone(&entropy));
     let runtime = LocalRuntime::open(local).await?;
@@ -110,6 +108,23 @@ pub(crate) async fn open_store(database: &Database, clock: Arc<dyn Clock>) -> Re
             Arc::new(PostgresStore::connect(options).await?)
         }
     })
+}
+
+/// How the configuration wants local sandboxes.
+fn local_config(config: &Config, program: PathBuf, instance: InstanceId) -> LocalConfig {
+    let local = LocalConfig::new(&config.data_dir, program, instance)
+        .with_arguments(["sandboxd"])
+        .with_environment(std::env::vars_os(), &[] as &[&str])
+        .with_visible(&config.local.visible)
+        .with_resources(ResourceLimits {
+            memory_bytes: config.local.memory_bytes,
+            processes: config.local.processes,
+        });
+    match config.local.isolation {
+        IsolationChoice::Auto => local.with_isolation_where_available(),
+        IsolationChoice::UserNamespaces => local.with_isolation(Isolation::UserNamespaces),
+        IsolationChoice::None => local.with_isolation(Isolation::None),
+    }
 }
 
 /// This process holds real keys, and agents of the local runtime may run as its user: they must not read its

@@ -36,8 +36,15 @@ pub(crate) fn print(config: &Config, isolation: Isolation) {
         }
         Gateway::Configured { base, .. } => format!("  model       {base}"),
     });
-    if isolation == Isolation::None {
-        print::line("  isolation   none: agents run as your user and can read what you can read");
-    }
+    print::line(match isolation {
+        Isolation::None => {
+            "  isolation   none: agents run as your user and can read what you can read (lap-server doctor tells why)"
+                .to_owned()
+        }
+        other => format!(
+            "  isolation   {}: agents see their own folder and a read-only system; the network is open",
+            other.as_str()
+        ),
+    });
     print::line(format!("  API         {url}/api/openapi.json\n"));
 }

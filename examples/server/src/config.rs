@@ -25,7 +25,7 @@ use std::time::Duration;
 use lap_core::secret::Secret;
 use lap_http::Network;
 
-pub(crate) use choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
+pub(crate) use choice::{Environment, IsolationChoice, LogFormat, PullPolicy, RuntimeKind};
 pub(crate) use effective::Effective;
 pub(crate) use keys::GeneratedKey;
 pub(crate) use lap_core::engine::Images;
@@ -73,6 +73,8 @@ pub(crate) struct Config {
         expect(dead_code, reason = "the rules of the loader have decided by it already")
     )]
     pub(crate) runtime: RuntimeKind,
+    /// How local sandboxes are kept apart, and what they may take.
+    pub(crate) local: Local,
     /// The harness of agents that do not choose one.
     pub(crate) default_harness: String,
     /// Container images.
@@ -173,6 +175,19 @@ pub(crate) enum Gateway {
         /// Its key.
         key: Secret,
     },
+}
+
+/// The local runtime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// How sandboxes are kept apart from the machine.
+    pub(crate) isolation: IsolationChoice,
+    /// What isolated sandboxes see besides the system, read-only; absolute.
+    pub(crate) visible: Vec<PathBuf>,
+    /// Memory of one sandbox in bytes.
+    pub(crate) memory_bytes: Option<u64>,
+    /// Processes of one sandbox.
+    pub(crate) processes: Option<u32>,
 }
 
 /// The cluster that holds the sandboxes.

@@ -94,7 +94,7 @@ pub(crate) async fn run(flags: Flags) -> ExitCode {
     };
     let (config, findings) = configuration(flags);
     section("Configuration", findings);
-    section("Sandboxes", isolation::look().await);
+    section("Sandboxes", isolation::look(config.as_ref()).await);
     section("Programs", programs::look(config.as_ref()).await);
     if let Some(config) = &config {
         section("Model gateway", vec![gateway::look(&config.gateway).await]);

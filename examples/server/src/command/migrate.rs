@@ -32,7 +32,10 @@ async fn migrate(database: &Database) -> Result<String> {
             Ok(if migrated.from == migrated.to {
                 format!("the schema has version {}; nothing was to be done", migrated.to)
             } else {
-                format!("the schema had version {} and has version {} now", migrated.from, migrated.to)
+                format!(
+                    "the schema had version {} and has version {} now",
+                    migrated.from, migrated.to
+                )
             })
         }
         Database::Sqlite(path) => {

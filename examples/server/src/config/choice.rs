@@ -18,6 +18,17 @@ pub(crate) enum RuntimeKind {
     Kubernetes,
 }
 
+/// How sandboxes of the local runtime are kept apart from the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IsolationChoice {
+    /// As well as the machine can.
+    Auto,
+    /// By namespaces, or the server does not start.
+    UserNamespaces,
+    /// Not at all.
+    None,
+}
+
 /// When a pod pulls its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PullPolicy {
@@ -57,6 +68,18 @@ impl RuntimeKind {
         match word {
             "local" => Some(Self::Local),
             "kubernetes" => Some(Self::Kubernetes),
+            _ => None,
+        }
+    }
+}
+
+impl IsolationChoice {
+    /// The choice of this word.
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "auto" => Some(Self::Auto),
+            "userns" => Some(Self::UserNamespaces),
+            "none" => Some(Self::None),
             _ => None,
         }
     }

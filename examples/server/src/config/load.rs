@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lap_http::Network;
 
-use super::choice::{Environment, LogFormat, PullPolicy, RuntimeKind};
+use super::choice::{Environment, IsolationChoice, LogFormat, PullPolicy, RuntimeKind};
 use super::keys::{self, GeneratedKey};
 use super::parse::Parsed;
 use super::passthrough::{self, ContainerEnv};
@@ -12,8 +12,8 @@ use super::report::Report;
 use super::source::{Inputs, Layers, Source};
 use super::values::Values;
 use super::{
-    BaseUrl, Cluster, Config, Database, Gateway, Images, Linear, Listen, Log, WarmPool, defaults, effective,
-    rules,
+    BaseUrl, Cluster, Config, Database, Gateway, Images, Linear, Listen, Local, Log, WarmPool, defaults,
+    effective, rules,
 };
 
 /// Reads and validates the whole configuration.
@@ -27,7 +27,7 @@ pub(crate) fn load(inputs: &Inputs) -> Result<Config, Report> {
     let layers = Layers::read(inputs, &mut report);
     let mut values = Values::gather(inputs, &layers, &mut report);
     defaults::fill(&mut values, &inputs.flags);
-    rules::check(&values, &inputs.flags, &layers, &mut report);
+    rules::check(&values, inputs, &layers, &mut report);
     let container_env = passthrough::collect(&layers, &mut report);
     let mut generated = Vec::new();
     if report.is_clean() && inputs.flags.dev {
@@ -86,6 +86,7 @@ fn assemble(
         preinstalled_repo: values.text("PREINSTALLED_GITHUB_REPO").map(str::to_owned),
         ui_username: values.text("UI_USERNAME")?.into(),
         runtime: RuntimeKind::from_word(values.text("LAP_RUNTIME")?)?,
+        local: local(values, &inputs.folder)?,
         default_harness: values.text("LAP_HARNESS")?.into(),
         images: images(values)?,
         cluster: Cluster {
@@ -147,6 +148,22 @@ fn images(values: &Values) -> Option<Images> {
     Some(Images {
         default: values.text("K8S_HARNESS_IMAGE")?.into(),
         by_harness: own.collect(),
+    })
+}
+
+fn local(values: &Values, folder: &Path) -> Option<Local> {
+    let visible = values.text("LAP_ISOLATION_VISIBLE").unwrap_or_default();
+    let memory_mib: u64 = values.whole("LAP_SANDBOX_MEMORY_MIB")?;
+    let processes: u32 = values.whole("LAP_SANDBOX_PROCESSES")?;
+    Some(Local {
+        isolation: IsolationChoice::from_word(values.text("LAP_ISOLATION")?)?,
+        visible: visible
+            .split(':')
+            .filter(|path| !path.is_empty())
+            .map(|path| absolute(folder, path))
+            .collect(),
+        memory_bytes: (memory_mib > 0).then(|| memory_mib * 1024 * 1024),
+        processes: (processes > 0).then_some(processes),
     })
 }
 

@@ -86,7 +86,9 @@ fn database(text: &str) -> Result<Parsed, String> {
     match scheme.as_deref() {
         Some("sqlite") => sqlite_file(&text["sqlite:".len()..]),
         Some("postgres" | "postgresql") => postgres(text),
-        _ => Err("has no known scheme; the known ones are sqlite: (a file), postgres:// and postgresql://".into()),
+        _ => Err(
+            "has no known scheme; the known ones are sqlite: (a file), postgres:// and postgresql://".into(),
+        ),
     }
 }
 

@@ -1,17 +1,15 @@
 //! Rules between settings. Each looks at the values that passed their own validation.
 
-use super::choice::{Environment, RuntimeKind};
+use super::choice::{Environment, IsolationChoice, RuntimeKind};
 use super::report::Report;
 use super::setting::Setting;
-use super::source::{Flags, Layers, Source};
+use super::source::{Flags, Inputs, Layers, Source};
 use super::table::SETTINGS;
 use super::values::Values;
 
-/// The local runtime of this build does not isolate. When one does, this becomes a question to the runtime.
-const LOCAL_RUNTIME_ISOLATES: bool = false;
-
 /// Reports every rule that is broken, and warns of what is odd.
-pub(crate) fn check(values: &Values, flags: &Flags, layers: &Layers, report: &mut Report) {
+pub(crate) fn check(values: &Values, inputs: &Inputs, layers: &Layers, report: &mut Report) {
+    let flags = &inputs.flags;
     let environment = values.text("LAP_ENV").and_then(Environment::from_word);
     if environment == Some(Environment::Production) {
         production(values, flags, report);
@@ -22,6 +20,7 @@ pub(crate) fn check(values: &Values, flags: &Flags, layers: &Layers, report: &mu
         let what = "chooses the Kubernetes runtime, which is not part of this build yet; use local for now";
         report.problem("LAP_RUNTIME", values.source("LAP_RUNTIME"), what);
     }
+    isolation(values, inputs, report);
     gateway(values, flags, report);
     linear(values, report);
     misspelt(layers, report);
@@ -41,12 +40,6 @@ fn production(values: &Values, flags: &Flags, report: &mut Report) {
     if !values.has("LAP_RUNTIME") && !report.names("LAP_RUNTIME") {
         let what = "is not set, and with LAP_ENV=production agents run on the server's own machine only when you say so";
         report.problem("LAP_RUNTIME", None, what);
-    }
-    let is_local = values.text("LAP_RUNTIME") == Some("local");
-    if is_local && !LOCAL_RUNTIME_ISOLATES && values.switch("LAP_ALLOW_UNISOLATED") == Some(false) {
-        let what = "is not true, and the local runtime of this build does not isolate agents from the server's machine; \
-                    with LAP_ENV=production that is refused unless you accept it";
-        report.problem("LAP_ALLOW_UNISOLATED", None, what);
     }
     let is_local_address = |url: &str| url.starts_with("http://localhost") || url.starts_with("http://127.");
     match values.get("BASE_URL") {
@@ -80,9 +73,42 @@ fn development(values: &Values, flags: &Flags, report: &mut Report) {
         report.warn("ENCRYPTION_KEY", what);
     }
     if values.source("LAP_RUNTIME") == Some(&Source::Default) {
-        let what = "is not set: sandboxes run as processes of this machine, not isolated from it. Set \
-                    LAP_RUNTIME=local if that is meant";
+        let what = "is not set: sandboxes run as processes of this machine. Set LAP_RUNTIME=local if that is \
+                    meant";
         report.warn("LAP_RUNTIME", what);
+    }
+}
+
+/// What has to hold is tried, because it depends on the machine. Where nothing has to hold the start is not delayed.
+fn isolation(values: &Values, inputs: &Inputs, report: &mut Report) {
+    if values.text("LAP_RUNTIME") != Some("local") {
+        return;
+    }
+    let choice = values.text("LAP_ISOLATION").and_then(IsolationChoice::from_word);
+    let must_isolate =
+        values.text("LAP_ENV") == Some("production") && values.switch("LAP_ALLOW_UNISOLATED") == Some(false);
+    match choice {
+        Some(IsolationChoice::UserNamespaces) => {
+            if let Err(reason) = (inputs.can_isolate)() {
+                let what = format!("asks for isolation, and this machine cannot isolate: {reason}");
+                report.problem_with("LAP_ISOLATION", &what, Some("LAP_ISOLATION=auto".into()));
+            }
+        }
+        Some(IsolationChoice::Auto) if must_isolate => {
+            if let Err(reason) = (inputs.can_isolate)() {
+                let what = format!(
+                    "is not true, and this machine cannot isolate agents from itself ({reason}); with \
+                     LAP_ENV=production that is refused unless you accept it"
+                );
+                report.problem("LAP_ALLOW_UNISOLATED", None, &what);
+            }
+        }
+        Some(IsolationChoice::None) if must_isolate => {
+            let what = "is not true, and LAP_ISOLATION=none does not isolate agents from the server's machine; with \
+                        LAP_ENV=production that is refused unless you accept it";
+            report.problem("LAP_ALLOW_UNISOLATED", None, what);
+        }
+        _ => {}
     }
 }
 

@@ -15,13 +15,13 @@ pub(crate) struct Flags {
     /// local processes, a demo model; listen on 127.0.0.1
     #[arg(long, global = true)]
     pub(crate) dev: bool,
-    /// Listen on this port; 0 takes any free one [PORT]
+    /// Listen on this port; 0 takes any free one (PORT)
     #[arg(long, global = true, value_name = "N")]
     pub(crate) port: Option<u16>,
-    /// Listen on this address [BIND_HOST]
+    /// Listen on this address (BIND_HOST)
     #[arg(long, global = true, value_name = "HOST")]
     pub(crate) bind: Option<String>,
-    /// Keep sandboxes and generated keys in this folder [LAP_DATA_DIR]
+    /// Keep sandboxes and generated keys in this folder (LAP_DATA_DIR)
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Read settings from this file instead of .env in the working directory
@@ -40,6 +40,8 @@ pub(crate) struct Inputs {
     pub(crate) folder: PathBuf,
     /// What happens to keys that have to be generated.
     pub(crate) keys: GeneratedKeys,
+    /// Tries whether this machine can isolate sandboxes, and if not, tells why.
+    pub(crate) can_isolate: fn() -> Result<(), String>,
 }
 
 /// What happens to keys that `--dev` has to generate.
@@ -62,6 +64,10 @@ impl Inputs {
             environment: std::env::vars_os().collect(),
             folder: std::env::current_dir()?,
             keys,
+            can_isolate: || {
+                let tried = lap_local::isolation::available();
+                tried.map(drop).map_err(|reason| reason.to_string())
+            },
         })
     }
 }

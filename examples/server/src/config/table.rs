@@ -167,9 +167,51 @@ pub(crate) const SETTINGS: &[Setting] = &[
         kind: Kind::Switch,
         need: Need::Default("false"),
         summary: "Lets production run sandboxes that are not isolated from the server's machine.",
-        details: "The local runtime of this build isolates nothing: an agent can read and change what the user of \
-                  the server can. Set it only where every agent is trusted or the whole machine is the sandbox.",
+        details: "Without isolation an agent can read and change what the user of the server can. Set it only where \
+                  every agent is trusted or the whole machine is the sandbox.",
         example: "true",
+        ..ROW
+    },
+    Setting {
+        name: "LAP_ISOLATION",
+        group: Group::Runtime,
+        kind: Kind::Choice(&["auto", "userns", "none"]),
+        need: Need::Default("auto"),
+        summary: "How sandboxes of the local runtime are kept apart from the machine.",
+        details: "`userns` puts each into namespaces of its own, by bubblewrap or util-linux's `unshare`: it sees its \
+                  folder and a read-only system, not the server's files and processes. `auto` does the same where \
+                  this machine can (`lap-server doctor` tells) and `none` otherwise. See docs/isolation.md.",
+        example: "userns",
+        ..ROW
+    },
+    Setting {
+        name: "LAP_ISOLATION_VISIBLE",
+        group: Group::Runtime,
+        kind: Kind::Text,
+        need: Need::Optional("isolated sandboxes see the system folders only"),
+        summary: "What isolated sandboxes see read-only besides the system: paths separated by colons.",
+        details: "For harnesses and tools outside of `/usr`. Every agent can read what lies there.",
+        example: "/opt/node:/srv/tools",
+        ..ROW
+    },
+    Setting {
+        name: "LAP_SANDBOX_MEMORY_MIB",
+        group: Group::Runtime,
+        kind: Kind::Whole(0, 67_108_864),
+        need: Need::Default("4096"),
+        summary: "Memory one sandbox of the local runtime may use, in MiB; 0 sets no limit.",
+        details: "The kernel enforces it where the server's control group is delegated to it (cgroup v2); elsewhere a \
+                  sandbox that uses more is killed within seconds. Either way the reason is told.",
+        example: "8192",
+        ..ROW
+    },
+    Setting {
+        name: "LAP_SANDBOX_PROCESSES",
+        group: Group::Runtime,
+        kind: Kind::Whole(0, 100_000),
+        need: Need::Default("512"),
+        summary: "Processes one sandbox of the local runtime may have; 0 sets no limit.",
+        example: "1024",
         ..ROW
     },
     Setting {

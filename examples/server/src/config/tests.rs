@@ -33,6 +33,7 @@ fn inputs(folder: &Path, flags: Flags, environment: &[(&str, &str)]) -> Inputs {
         environment,
         folder: folder.into(),
         keys: GeneratedKeys::Keep,
+        can_isolate: || Err("bwrap is not installed".into()),
     }
 }
 

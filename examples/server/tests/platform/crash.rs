@@ -146,11 +146,7 @@ async fn a_sandbox_that_dies_with_the_server_ends_its_turn_as_unknown() {
             .args(["-9", &pid.to_string()])
             .status();
     }
-    let endpoint = server.sandbox_folders()[0].join("endpoint.json");
-    let endpoint: serde_json::Value = serde_json::from_slice(&std::fs::read(endpoint).unwrap()).unwrap();
-    let _ = std::process::Command::new("kill")
-        .args(["-9", &endpoint["pid"].to_string()])
-        .status();
+    kill_sandboxd(&server);
     server.start_again();
     server.client.turns_are(&session, &["unknown", "failed"]).await;
     assert_eq!(model.asked("never sent"), 0);
@@ -175,11 +171,7 @@ async fn a_sandbox_that_dies_under_a_living_server_is_noticed() {
         }
     })
     .await;
-    let endpoint = std::fs::read(server.sandbox_folders()[0].join("endpoint.json")).unwrap();
-    let endpoint: serde_json::Value = serde_json::from_slice(&endpoint).unwrap();
-    let _ = std::process::Command::new("kill")
-        .args(["-9", &endpoint["pid"].to_string()])
-        .status();
+    kill_sandboxd(&server);
     server.client.turns_are(&session, &["unknown"]).await;
     server.nothing_left().await;
 }
@@ -205,4 +197,15 @@ async fn an_orderly_stop_gives_the_work_to_the_next_start() {
     server.start_again();
     server.client.turns_are(&session, &["completed"]).await;
     assert_eq!(model.asked("SLOW 12"), 1);
+}
+
+/// By the number that the server knows it by: sandboxd itself may tell the one it has inside of its namespace.
+fn kill_sandboxd(server: &Server) {
+    let record = std::fs::read(server.sandbox_folders()[0].join("sandbox.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+    let pid = record["root"]["pid"].as_u64().unwrap();
+    assert!(pid > 1, "{record}");
+    let _ = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
 }

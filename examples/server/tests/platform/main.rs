@@ -6,6 +6,7 @@ mod client;
 mod crash;
 mod hostile;
 mod hostile_repository;
+mod isolation;
 mod lab;
 mod main_job;
 mod model;

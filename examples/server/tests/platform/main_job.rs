@@ -102,7 +102,8 @@ async fn a_repository_is_cloned_on_its_branch() {
     std::fs::write(origin.path().join("hello.txt"), "from the repository").unwrap();
     git(&["add", "."]);
     git(&["commit", "-qm", "one"]);
-    let server = Server::start().await;
+    // A folder of this machine is not seen from inside of an isolated sandbox.
+    let server = Server::start_with(&[("LAP_ISOLATION", "none")]).await;
     let client = &server.client;
     let url = format!("file://{}", origin.path().display());
     let agent = client

@@ -1,53 +1,80 @@
 //! How well sandboxes would be separated from this machine.
 
 use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
-
-use tokio::process::Command;
 
 use super::Finding;
 use super::programs::find;
+use crate::config::{Config, IsolationChoice};
 
-pub(super) async fn look() -> Vec<Finding> {
-    let now = "none: an agent can read and change whatever the user of the server can";
-    vec![
-        Finding::note("isolation", now).advise("run the server as a user of its own, or in a container"),
-        possible().await,
-    ]
-}
+const SUBJECT: &str = "isolation";
+const NOTHING: &str = "none: an agent can read and change whatever the user of the server can";
 
-/// What this machine could do. The local runtime of this build does not use it yet.
-async fn possible() -> Finding {
-    let subject = "available";
-    let would = "an agent would see its workspace and a read-only system, not the server's files or processes; the \
-                 local runtime of this build does not use it yet";
-    let Some(unshare) = find("unshare") else {
-        return Finding::note(subject, "unshare not found: user namespaces cannot be tried")
-            .advise("install util-linux and bubblewrap");
+/// Programs of harnesses that may be installed where isolated sandboxes do not see them.
+const HARNESSES: [&str; 4] = ["opencode", "claude", "codex", "node"];
+
+pub(super) async fn look(config: Option<&Config>) -> Vec<Finding> {
+    let choice = config.map_or(IsolationChoice::Auto, |config| config.local.isolation);
+    // It waits for a process.
+    let tried = tokio::task::spawn_blocking(lap_local::isolation::available).await;
+    let tried = match tried {
+        Ok(Ok(means)) => Ok(means.to_string()),
+        Ok(Err(reason)) => Err(reason.to_string()),
+        Err(error) => Err(error.to_string()),
     };
-    if !can_unshare(&unshare).await {
-        return Finding::note(subject, "user namespaces are not allowed for this user").advise(
-            "check sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and \
-             kernel.apparmor_restrict_unprivileged_userns",
+    let mut findings = vec![judge(choice, tried)];
+    if findings[0].text.starts_with("userns") {
+        findings.push(Finding::note(
+            "network",
+            "not isolated: agents reach what this machine reaches, its own ports included",
+        ));
+        let visible = config.map(|config| config.local.visible.as_slice());
+        findings.extend(
+            HARNESSES
+                .iter()
+                .filter_map(|name| hidden(name, visible.unwrap_or_default())),
         );
     }
-    match find("bwrap") {
-        Some(path) => Finding::good(subject, format!("bubblewrap ({}): {would}", path.display())),
-        None => Finding::good(subject, format!("unshare ({}): {would}", unshare.display()))
-            .advise("bubblewrap does the same with fewer moving parts: apt-get install bubblewrap"),
+    findings
+}
+
+fn judge(choice: IsolationChoice, tried: Result<String, String>) -> Finding {
+    match (choice, tried) {
+        (IsolationChoice::None, Ok(means)) => {
+            Finding::note(SUBJECT, NOTHING).advise(format!("LAP_ISOLATION=auto would isolate by {means}"))
+        }
+        (IsolationChoice::None, Err(_)) => Finding::note(SUBJECT, NOTHING),
+        (_, Ok(means)) => Finding::good(
+            SUBJECT,
+            format!(
+                "userns, by {means}: an agent sees its folder and a read-only system, not the server's files or \
+                 processes"
+            ),
+        ),
+        (IsolationChoice::UserNamespaces, Err(reason)) => Finding::bad(
+            SUBJECT,
+            format!("LAP_ISOLATION=userns, and this machine cannot: {reason}"),
+        )
+        .advise(HELP),
+        (IsolationChoice::Auto, Err(reason)) => {
+            Finding::note(SUBJECT, format!("{NOTHING} ({reason})")).advise(HELP)
+        }
     }
 }
 
-/// Makes the namespaces that a sandbox would get, around a program that does nothing.
-async fn can_unshare(unshare: &Path) -> bool {
-    let mut command = Command::new(unshare);
-    command.args(["--user", "--map-root-user", "--mount", "--pid", "--fork", "true"]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .kill_on_drop(true);
-    let status = tokio::time::timeout(Duration::from_secs(5), command.status()).await;
-    status.is_ok_and(|status| status.is_ok_and(|status| status.success()))
+const HELP: &str = "install bubblewrap, or util-linux with unshare and setpriv, and allow user namespaces (sysctl \
+                    user.max_user_namespaces, kernel.unprivileged_userns_clone, \
+                    kernel.apparmor_restrict_unprivileged_userns); inside a container they are often refused";
+
+/// A program that this user finds and an isolated agent would not.
+fn hidden(name: &str, visible: &[std::path::PathBuf]) -> Option<Finding> {
+    let found = find(name)?;
+    let real = found.canonicalize().ok()?;
+    let is_seen = |path: &Path| {
+        lap_local::isolation::shows(path) || visible.iter().any(|visible| path.starts_with(visible))
+    };
+    if is_seen(&found) && is_seen(&real) {
+        return None;
+    }
+    let text = format!("{} is not seen inside of isolated sandboxes", real.display());
+    Some(Finding::note(name, text).advise("name its folder in LAP_ISOLATION_VISIBLE"))
 }

@@ -129,3 +129,29 @@ fn dev_takes_a_gateway_only_whole() {
     assert!(matches!(config.gateway, Gateway::Demo));
     assert_eq!(warned(&config), ["LITELLM_API_KEY"]);
 }
+
+#[test]
+fn isolation_is_tried_where_it_must_hold() {
+    let folder = tempfile::tempdir().unwrap();
+    let with = |can_isolate: fn() -> Result<(), String>, more: &[(&str, &str)]| {
+        let mut given = inputs(folder.path(), Flags::default(), &[&FIVE, more].concat());
+        given.can_isolate = can_isolate;
+        load(&given)
+    };
+    let can = || Ok(());
+    let cannot = || Err("nothing is installed".to_owned());
+    let production = &PRODUCTION[..3];
+    let none = [production, &[("LAP_ISOLATION", "none")]].concat();
+    assert!(with(can, production).is_ok());
+    assert_eq!(names(&with(can, &none).unwrap_err()), ["LAP_ALLOW_UNISOLATED"]);
+    let report = with(cannot, production).unwrap_err();
+    assert_eq!(names(&report), ["LAP_ALLOW_UNISOLATED"]);
+    assert!(report.problems()[0].what.contains("nothing is installed"));
+
+    let insisting = [("LAP_RUNTIME", "local"), ("LAP_ISOLATION", "userns")];
+    assert!(with(can, &insisting).is_ok());
+    assert_eq!(names(&with(cannot, &insisting).unwrap_err()), ["LAP_ISOLATION"]);
+    // A development server that does not care starts without a try.
+    let careless = [("LAP_RUNTIME", "local")];
+    assert!(with(|| panic!("tried"), &careless).is_ok());
+}

@@ -22,7 +22,11 @@ fn right_values_are_understood() {
             "sqlite:/srv/lap.db",
         ),
         ("DATABASE_URL", "postgres://u:canary@h/db", "(hidden)"),
-        ("DATABASE_URL", "postgresql://h/db?sslmode=verify-full", "(hidden)"),
+        (
+            "DATABASE_URL",
+            "postgresql://h/db?sslmode=verify-full",
+            "(hidden)",
+        ),
         (
             "LITELLM_API_BASE",
             "http://10.0.0.1:4000///",
