@@ -5,6 +5,7 @@
 mod opencode;
 mod process;
 mod protocol;
+mod real_opencode;
 mod snapshot;
 mod support;
 mod turns;

@@ -139,7 +139,7 @@ mod tests {
             (usage.input_tokens, usage.output_tokens, usage.cost),
             (26, 16, None)
         );
-        assert!(of(&[user.clone()], 0, None, false).is_none());
+        assert!(of(std::slice::from_ref(&user), 0, None, false).is_none());
         assert!(of(&[user], 0, Some(&json!({"name": "UnknownError"})), false).is_some());
     }
 
