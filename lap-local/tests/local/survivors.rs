@@ -8,7 +8,9 @@ use super::site;
 use crate::support::{
     FAKE, Mode, SOON, fresh_id, is_alive, kill_root, listed, next_end, root_pid, sleepers, until, up,
 };
+use lap_core::capability::Isolation;
 use lap_core::runtime::{Endpoint, SandboxRuntime};
+use lap_local::LocalRuntime;
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -141,4 +143,24 @@ async fn a_damaged_record_hides_nothing_else_and_can_be_stopped() {
     assert!(!is_alive(pid));
     assert!(!folder.exists());
     later.stop(healthy.sandbox, GRACE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_isolates_ends_what_an_earlier_one_left_open() {
+    let site = site();
+    let earlier = site.config().with_isolation(Isolation::None);
+    let earlier = LocalRuntime::open(earlier).await.unwrap();
+    let spec = site.spec("");
+    let address = up(&earlier, &spec).await;
+    let later = site.runtime().await;
+    if site.mode == Mode::Unisolated {
+        let found = later.endpoint(spec.sandbox, SOON).await.unwrap();
+        assert_eq!(found, Endpoint::At(address));
+    } else {
+        let mut events = later.watch();
+        assert_eq!(listed(&mut events).await, [spec.sandbox]);
+        let (_, reason) = next_end(&mut events).await;
+        assert!(reason.contains("without isolation"), "{reason}");
+    }
+    later.stop(spec.sandbox, GRACE).await.unwrap();
 }
