@@ -85,7 +85,7 @@ fn started_with_nothing_it_names_the_five_required_settings_and_ends_with_2() {
 #[test]
 fn ten_wrong_values_are_all_named_and_none_is_repeated() {
     let wrong = [
-        ("DATABASE_URL", "postgres://user:canary-password@db.example/lap"),
+        ("DATABASE_URL", "mysql://user:canary-password@db.example/lap"),
         ("MASTER_KEY", "canary"),
         ("LITELLM_API_BASE", "https://user:canary-password@gateway.example"),
         ("LITELLM_API_KEY", "canary\u{e9}"),
