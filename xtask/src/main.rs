@@ -27,6 +27,7 @@ cargo xtask <task>
           target/test-tools
   postgres
           the tests of the PostgreSQL store only, with the same database
+  tools   installs the programs that tests run against, where they are not there yet
   gate    formatting, lints, documentation and dependency rules, all without warnings
   bench   the benchmarks of docs/benchmarks.md (takes minutes; wants a quiet machine)
 ";
@@ -45,6 +46,11 @@ fn main() -> ExitCode {
                 false
             }
         },
+        Some("tools") => {
+            let (_, missing) = tools::find_or_install();
+            missing.iter().for_each(|why| eprintln!("xtask: {why}"));
+            missing.is_empty()
+        }
         Some("gate") => gate(),
         Some("bench") => bench(),
         Some("help" | "--help" | "-h") | None => {
