@@ -190,7 +190,15 @@ impl Drop for Site {
             .flatten()
             .flatten()
         {
-            if recorded_root(&entry.path()).is_some_and(|pid| command_of(pid).starts_with(FAKE)) {
+            // Not by its command: what makes the walls may not have come to the program yet.
+            let marker = format!("LAP_SANDBOX_ID={}", entry.file_name().display());
+            let is_ours = |pid: u32| {
+                let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+                environment
+                    .split(|byte| *byte == 0)
+                    .any(|entry| entry == marker.as_bytes())
+            };
+            if recorded_root(&entry.path()).is_some_and(is_ours) {
                 kill_root(&entry.path());
             }
         }
