@@ -12,6 +12,10 @@ use crate::support::model::{Line, Model, bash, say};
 use crate::support::{PATIENCE, Place, Running, delivery, surroundings, to_the_end, until};
 
 /// The program's folder. Without it the tests pass with a remark, except in CI.
+#[expect(
+    clippy::print_stderr,
+    reason = "whoever runs the tests must see what was not tested"
+)]
 fn opencode() -> Option<PathBuf> {
     let program = std::env::var_os("LAP_TEST_OPENCODE").map(PathBuf::from);
     let folder = program

@@ -22,6 +22,10 @@ const LITELLM: &str = "LAP_TEST_LITELLM";
 
 /// A program that the test command installed. Without it the test passes with a remark, except in CI, where a test that
 /// does not run must be red.
+#[expect(
+    clippy::print_stderr,
+    reason = "whoever runs the tests must see what was not tested"
+)]
 fn program(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable)
         .map(PathBuf::from)
@@ -77,8 +81,8 @@ pub(crate) struct Lab {
     pub(crate) model: Model,
     pub(crate) gateway: String,
     opencode: Opencode,
-    /// While this is open the proxy lives. The system closes it with this process.
-    _alive: Mutex<std::process::ChildStdin>,
+    /// While its input is open the proxy lives. The system closes it with this process.
+    _alive: Mutex<std::process::Child>,
 }
 
 impl Lab {
@@ -104,7 +108,7 @@ impl Lab {
         std::fs::write(folder.join("config.yaml"), config).unwrap();
         let script = "\"$0\" --config config.yaml --host 127.0.0.1 --port \"$1\" --num_workers 1 >log 2>&1 & \
                       cat >/dev/null; kill $!; wait; rm -rf \"$PWD\"";
-        let mut child = Command::new("sh")
+        let child = Command::new("sh")
             .args(["-c", script])
             .arg(litellm)
             .arg(port.to_string())
@@ -126,7 +130,7 @@ impl Lab {
             model,
             gateway,
             opencode,
-            _alive: Mutex::new(child.stdin.take().unwrap()),
+            _alive: Mutex::new(child),
         }
     }
 

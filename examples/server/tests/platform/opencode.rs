@@ -3,8 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Frame, eventually};
+use crate::client::{Answer, Frame, eventually};
 use crate::lab::{GATEWAY_KEY, Lab, UPSTREAM_KEY};
+use crate::model::Seen;
 use crate::server::Server;
 
 async fn ready(server: &Server, session: &str) -> Value {
@@ -63,45 +64,8 @@ async fn opencode_works_through_the_platform() {
     let made = server.sandbox_folders()[0].join("workspace/made.txt");
     assert_eq!(std::fs::read_to_string(made).unwrap(), "made-by-opencode\n");
 
-    let frames = watching.await.unwrap();
-    let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id).collect();
-    assert_eq!(
-        ids,
-        (1..=ids.len() as u64).collect::<Vec<_>>(),
-        "ids without gaps"
-    );
-    let events: Vec<&Value> = frames.iter().map(|frame| &frame.data["event"]).collect();
-    assert!(
-        events.iter().any(|event| event["type"] == "message.part.delta"),
-        "streamed text"
-    );
-    assert!(
-        events
-            .iter()
-            .any(|event| event["properties"]["part"]["state"]["status"] == "completed"),
-        "a tool ran"
-    );
-
-    let upstream: Vec<_> = lab
-        .model
-        .seen()
-        .into_iter()
-        .filter(|seen| {
-            seen.body.to_string().contains(&session) || seen.body.to_string().contains("made-by-opencode")
-        })
-        .collect();
-    assert!(upstream.len() >= 2, "two model calls");
-    assert!(
-        upstream[0].body.to_string().contains("lighthouse keeper"),
-        "the agent's prompt"
-    );
-    for seen in &upstream {
-        assert_eq!(
-            seen.headers["authorization"],
-            format!("Bearer {UPSTREAM_KEY}").as_str()
-        );
-        assert!(!seen.body.to_string().contains(GATEWAY_KEY));
-    }
+    check_stream(&watching.await.unwrap());
+    check_upstream(lab, "made-by-opencode");
 
     let (status, reply) = client.message(&session, "and again").await;
     assert_eq!(status, 200, "{reply}");
@@ -122,6 +86,49 @@ async fn opencode_works_through_the_platform() {
     let (status, _) = client.delete(&format!("/sessions/{session}")).await;
     assert_eq!(status, 200);
     server.nothing_left().await;
+}
+
+/// The log of a turn with a tool call, up to its end.
+fn check_stream(frames: &[Frame]) {
+    let ids: Vec<_> = frames.iter().filter_map(|frame| frame.id).collect();
+    assert_eq!(
+        ids,
+        (1..=ids.len() as u64).collect::<Vec<_>>(),
+        "ids without gaps"
+    );
+    let events: Vec<&Value> = frames.iter().map(|frame| &frame.data["event"]).collect();
+    assert!(
+        events.iter().any(|event| event["type"] == "message.part.delta"),
+        "streamed text"
+    );
+    assert!(
+        events
+            .iter()
+            .any(|event| event["properties"]["part"]["state"]["status"] == "completed"),
+        "a tool ran"
+    );
+}
+
+/// What the model saw of the turn with these words: the agent's prompt, the proxy's key, nobody else's.
+fn check_upstream(lab: &Lab, words: &str) {
+    let upstream: Vec<_> = lab
+        .model
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.body.to_string().contains(words))
+        .collect();
+    assert!(upstream.len() >= 2, "two model calls");
+    assert!(
+        upstream[0].body.to_string().contains("lighthouse keeper"),
+        "the agent's prompt"
+    );
+    for seen in &upstream {
+        assert_eq!(
+            seen.headers["authorization"],
+            format!("Bearer {UPSTREAM_KEY}").as_str()
+        );
+        assert!(!seen.body.to_string().contains(GATEWAY_KEY));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,83 +196,94 @@ async fn asked(server: &Server, session: &str, kind: &str, known: &[Value]) -> V
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_checked_when_it_is_given() {
+    let server = Server::start().await;
+    for policy in [
+        json!("perhaps"),
+        json!({"bash": "perhaps"}),
+        json!({"bash": {"*": 1}}),
+        json!(["ask"]),
+    ] {
+        let agent = opencode_agent(json!({ "permission": policy }));
+        let (status, refused) = server.client.post("/agents", &agent).await;
+        assert_eq!(status, 400, "{refused}");
+        assert!(refused.to_string().contains("permission"), "{refused}");
+    }
+}
+
+/// A session whose agent must ask.
+struct Asking {
+    server: Server,
+    session: String,
+}
+
+impl Asking {
+    async fn new(lab: &Lab) -> Self {
+        let server = lab.server(&[]).await;
+        let policy =
+            json!({"bash": {"*": "ask", "echo free*": "allow"}, "webfetch": "deny", "question": "ask"});
+        let agent = opencode_agent(json!({ "permission": policy }));
+        let agent = server.client.agent(agent).await;
+        let session = server.client.session(&agent, json!({})).await;
+        ready(&server, &session).await;
+        Self { server, session }
+    }
+
+    fn say(&self, text: &'static str) -> tokio::task::JoinHandle<Answer> {
+        let (client, session) = (self.server.client.clone(), self.session.clone());
+        tokio::spawn(async move { client.message(&session, text).await })
+    }
+
+    async fn asked(&self, kind: &str, known: &[Value]) -> Value {
+        asked(&self.server, &self.session, kind, known).await
+    }
+
+    async fn answer(&self, request: &Value, reply: Value) -> u16 {
+        let path = format!("/sessions/{}/answer", self.session);
+        let body = json!({"request": request["id"], "reply": reply});
+        self.server.client.post(&path, &body).await.0
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_agent_asks_is_answered_through_the_api() {
     let Some(lab) = Lab::get() else { return };
-    let server = lab.server(&[]).await;
-    let client = &server.client;
-    let (status, refused) = client
-        .post(
-            "/agents",
-            &opencode_agent(json!({"permission": {"bash": "perhaps"}})),
-        )
-        .await;
-    assert_eq!(status, 400, "{refused}");
-    let policy = json!({"bash": {"*": "ask", "echo free*": "allow"}, "webfetch": "deny", "question": "ask"});
-    let agent = client
-        .agent(opencode_agent(json!({ "permission": policy })))
-        .await;
-    let session = client.session(&agent, json!({})).await;
-    ready(&server, &session).await;
-    let answer = format!("/sessions/{session}/answer");
-
-    let (status, reply) = client.message(&session, "TOOL: echo free > free.txt").await;
+    let asking = Asking::new(lab).await;
+    let (status, reply) = asking.say("TOOL: echo free > free.txt").await.unwrap();
     assert_eq!(status, 200, "{reply}");
 
-    let saying = |text: &'static str| {
-        let (client, session) = (client.clone(), session.clone());
-        tokio::spawn(async move { client.message(&session, text).await })
-    };
-    let waiting = saying("TOOL: touch allowed.txt");
-    let request = asked(&server, &session, "permission.asked", &[]).await;
+    let waiting = asking.say("TOOL: touch allowed.txt");
+    let request = asking.asked("permission.asked", &[]).await;
     assert_eq!(request["permission"], "bash", "{request}");
-    let body = json!({"request": request["id"], "reply": {"reply": "once"}});
-    let (status, answered) = client.post(&answer, &body).await;
-    assert_eq!(status, 200, "{answered}");
+    assert_eq!(asking.answer(&request, json!({"reply": "once"})).await, 200);
     assert_eq!(waiting.await.unwrap().0, 200);
-    let (status, again) = client.post(&answer, &body).await;
-    assert_eq!(status, 404, "answered once: {again}");
-
-    let waiting = saying("TOOL: touch refused.txt");
-    let request = asked(&server, &session, "permission.asked", &[request]).await;
-    let reply = json!({"reply": "reject", "message": "not that file"});
-    let (status, _) = client
-        .post(&answer, &json!({"request": request["id"], "reply": reply}))
-        .await;
-    assert_eq!(status, 200);
-    let (status, reply) = waiting.await.unwrap();
-    assert_eq!(status, 200, "{reply}");
-    assert!(
-        lab.model
-            .seen()
-            .iter()
-            .any(|seen| seen.body.to_string().contains("not that file")),
-        "the model is told why"
+    assert_eq!(
+        asking.answer(&request, json!({"reply": "once"})).await,
+        404,
+        "answered once"
     );
 
+    let waiting = asking.say("TOOL: touch refused.txt");
+    let request = asking.asked("permission.asked", &[request]).await;
+    let reply = json!({"reply": "reject", "message": "not that file"});
+    assert_eq!(asking.answer(&request, reply).await, 200);
+    let (status, reply) = waiting.await.unwrap();
+    assert_eq!(status, 200, "{reply}");
+    let seen = lab.model.seen();
+    let told = |seen: &Seen| seen.body.to_string().contains("not that file");
+    assert!(seen.iter().any(told), "the model is told why");
+
     let question = r#"CALL question {"questions": [{"question": "Which?", "header": "Pick", "options": [{"label": "Blue", "description": "b"}, {"label": "Red", "description": "r"}]}]}"#;
-    let waiting = saying(question);
-    let request = asked(&server, &session, "question.asked", &[]).await;
-    let (status, _) = client
-        .post(
-            &answer,
-            &json!({"request": request["id"], "reply": {"answers": [["Blue"]]}}),
-        )
-        .await;
-    assert_eq!(status, 200);
+    let waiting = asking.say(question);
+    let request = asking.asked("question.asked", &[]).await;
+    assert_eq!(asking.answer(&request, json!({"answers": [["Blue"]]})).await, 200);
     let (status, reply) = waiting.await.unwrap();
     assert_eq!(status, 200, "{reply}");
     assert!(reply["parts"].to_string().contains("Blue"), "{reply}");
 
-    let workspace = server.sandbox_folders()[0].join("workspace");
-    let is_there = |name: &str| workspace.join(name).exists();
-    assert_eq!(
-        (
-            is_there("free.txt"),
-            is_there("allowed.txt"),
-            is_there("refused.txt")
-        ),
-        (true, true, false)
-    );
+    let workspace = asking.server.sandbox_folders()[0].join("workspace");
+    let there = ["free.txt", "allowed.txt", "refused.txt"].map(|name| workspace.join(name).exists());
+    assert_eq!(there, [true, true, false]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
