@@ -16,7 +16,7 @@ use crate::process::{Quarry, kill_all};
 use crate::record::{Record, Root, merge_labels};
 use crate::registry::Sight;
 use crate::runtime::Shared;
-use crate::spawn::{Handover, document, hand_over, limit, spawn};
+use crate::spawn::{Handover, WALLS, document, hand_over, limit, spawn};
 
 const OPERATION: &str = "launch sandbox";
 /// How long a launch waits for another call that works on the same sandbox.
@@ -148,16 +148,22 @@ async fn start(shared: &Arc<Shared>, spec: &LaunchSpec) -> Result<()> {
         life.kill("it did not read its launch document in time and was killed")
             .map_err(fail)?;
     }
-    show_marker(&life).await;
+    show_marker(shared, &life).await;
     tracing::info!(%sandbox, pid = life.identity().pid, "launched a sandbox");
     write_down(shared, spec, &life).map_err(fail)
 }
 
-/// Waits until the process's environment can be read, because others recognise it by that. The system lets a starter go
-/// on before the new program's environment is in place.
-async fn show_marker(life: &Life) {
-    let deadline = tokio::time::Instant::now() + SETTLED;
-    while !life.has_marker() && life.end().is_none() && tokio::time::Instant::now() < deadline {
+/// Waits until the process's environment can be read and stays, because others recognise it by that. The system lets a
+/// starter go on before the new program's environment is in place, and what makes walls becomes several programs in turn
+/// before it becomes the sandbox's.
+async fn show_marker(shared: &Shared, life: &Life) {
+    let (means, patience) = match &shared.means {
+        Some(means) => (Some(means), WALLS),
+        None => (None, SETTLED),
+    };
+    let deadline = tokio::time::Instant::now() + patience;
+    let is_there = || means.is_none_or(|means| !means.is_at_work(life.identity().pid)) && life.has_marker();
+    while !is_there() && life.end().is_none() && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }

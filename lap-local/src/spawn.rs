@@ -71,7 +71,7 @@ pub(crate) fn document(spec: &LaunchSpec, folder: &Path) -> io::Result<Secret> {
 }
 
 /// How long the walls around a process may take to be made.
-const WALLS: Duration = Duration::from_secs(10);
+pub(crate) const WALLS: Duration = Duration::from_secs(10);
 
 /// The words of the command, with those in front of it that isolate the sandbox.
 fn command_line(shared: &Shared, sandbox: SandboxId, folder: &Path) -> io::Result<(PathBuf, Vec<OsString>)> {

@@ -9,6 +9,9 @@ use super::view::{Step, View};
 
 const SCRIPT: &str = include_str!("enter.sh");
 
+/// What the script is called among processes.
+pub(super) const NAME: &str = "lap-enter";
+
 /// Everything after the program's name.
 pub(super) fn arguments(view: &View, tenant: &Tenant, is_root: bool, inner: Vec<OsString>) -> Vec<OsString> {
     let mut words: Vec<OsString> = Vec::new();
@@ -26,7 +29,7 @@ pub(super) fn arguments(view: &View, tenant: &Tenant, is_root: bool, inner: Vec<
         "private",
     ];
     words.extend(namespaces.map(OsString::from));
-    words.extend(["/bin/sh", "-c", SCRIPT, "lap-enter"].map(OsString::from));
+    words.extend(["/bin/sh", "-c", SCRIPT, NAME].map(OsString::from));
     words.push(view.scaffold.clone().into());
     words.push(view.start.clone().into());
     words.push(SHARED_MEMORY.to_string().into());

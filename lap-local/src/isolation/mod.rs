@@ -16,6 +16,7 @@ mod view;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use lap_core::id::SandboxId;
@@ -91,6 +92,19 @@ impl Enclosure<'_> {
 }
 
 impl Means {
+    /// Whether the process is still one of the programs that make the walls, or is just becoming another.
+    pub(crate) fn is_at_work(&self, pid: u32) -> bool {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        let first = words.next().unwrap_or_default();
+        let tools = [&self.program, &self.setpriv, &self.prlimit];
+        // The script's shell calls unshare by its bare name once more.
+        let is_tool = first.is_empty()
+            || first == b"unshare"
+            || tools.iter().any(|tool| tool.as_os_str().as_bytes() == first);
+        is_tool || words.any(|word| word == enter::NAME.as_bytes())
+    }
+
     fn around(
         &self,
         view: &View,
