@@ -92,7 +92,7 @@ async fn open(
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
     let last = if after.is_some() || parameters.flag("follow") {
-        end_of_session
+        |_: &StreamItem| None
     } else {
         end_of_turn
     };
@@ -133,13 +133,16 @@ pub(crate) fn frames_until(
     let items = Some(Box::pin(items));
     let steps = stream::unfold(items, move |items| async move {
         let mut items = items?;
-        let (frames, over) = match items.next().await? {
-            Ok(item) => {
+        let (frames, over) = match items.next().await {
+            // The engine ends a stream when the session is over for now. An end in the log alone may be followed by a
+            // restart.
+            None => ([None, Some(Frame::done())], true),
+            Some(Ok(item)) => {
                 let last = last(&item);
                 let over = last.is_some() || matches!(item, StreamItem::Draining { .. });
                 ([Some(dialect(item)), last], over)
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 log_stream_error(&error);
                 let problem = Problem::from(error);
                 ([None, Some(Frame::error(problem.detail(), problem.code()))], true)

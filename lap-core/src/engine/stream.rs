@@ -236,6 +236,10 @@ impl Reader {
             return;
         }
         self.last = event.id;
+        if event.origin.is_none() && matches!(event.kind.as_str(), "session.ended" | "session.failed") {
+            // Nothing may follow that would make this reader look whether the session is over.
+            self.behind = true;
+        }
         if event.origin.is_none() && event.kind == "session.ready" {
             // Another sandbox has a journal of its own. A harness cannot say this: its events have an origin.
             (self.stored_to, self.live_since, self.seen_live) = (0, 0, 0);
