@@ -12,6 +12,7 @@
 mod postgres;
 mod step;
 mod tools;
+mod walls;
 
 use std::process::ExitCode;
 
@@ -78,6 +79,9 @@ fn test() -> bool {
         .ok();
     let (tools, missing) = tools::find_or_install();
     untested.extend(missing.into_iter().map(|why| format!("REAL HARNESSES: {why}")));
+    let walls = walls::find_or_install()
+        .map_err(|why| untested.push(format!("LOCAL SANDBOXES: {why}")))
+        .is_ok();
     untested
         .iter()
         .for_each(|what| eprintln!("xtask: NOT TESTED: {what}"));
@@ -86,16 +90,15 @@ fn test() -> bool {
     }
     let mut environment: Vec<(&str, &str)> =
         tools.iter().map(|(name, path)| (*name, path.as_str())).collect();
-    let passed = match &database {
-        Some(database) => {
-            environment.push((postgres::URL, database.url()));
-            tests(&["test", "--workspace"], &environment)
-        }
-        None => tests(
-            &["test", "--workspace", "--exclude", "lap-store-postgres"],
-            &environment,
-        ),
-    };
+    let mut arguments = vec!["test", "--workspace"];
+    match &database {
+        Some(database) => environment.push((postgres::URL, database.url())),
+        None => arguments.extend(["--exclude", "lap-store-postgres"]),
+    }
+    if !walls {
+        arguments.extend(["--exclude", "lap-local"]);
+    }
+    let passed = tests(&arguments, &environment);
     if passed {
         untested
             .iter()

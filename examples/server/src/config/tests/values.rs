@@ -3,6 +3,7 @@
 use super::*;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of values")]
 fn right_values_are_understood() {
     let shown = |name: &str, value: &str| {
         let config = load_five(&[(name, value)]).unwrap_or_else(|report| panic!("{name}={value}: {report}"));
