@@ -123,7 +123,9 @@ impl View {
         }
         steps.push(Step::Writable(folder.join(TMP), "/tmp".into()));
         steps.push(Step::Link("/tmp".into(), "/var/tmp".into()));
-        if !shown(&steps, program) || program.starts_with(enclosure.data) {
+        // A program below the machine's /tmp has just been covered by the sandbox's own.
+        let covered = program.starts_with(enclosure.data) || program.starts_with("/tmp");
+        if covered || !shown(&steps, program) {
             add_parents(&mut steps, program);
             steps.push(Step::ReadOnly(program.to_path_buf(), program.to_path_buf()));
         }
