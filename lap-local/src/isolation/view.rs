@@ -104,13 +104,12 @@ impl View {
         let folder = enclosure.folder.to_path_buf();
         let mut steps = Vec::new();
         show_system(&mut steps);
-        for path in enclosure.visible {
-            // What is not there now cannot be shown; a harness that needs it says so itself.
-            if let Ok(real) = path.canonicalize() {
-                add_parents(&mut steps, path);
-                steps.push(Step::ReadOnly(real, path.clone()));
-            }
-        }
+        // What lies below the machine's /tmp is shown after the sandbox's own has covered that.
+        let (below_tmp, elsewhere): (Vec<&PathBuf>, Vec<&PathBuf>) = enclosure
+            .visible
+            .iter()
+            .partition(|path| path.starts_with("/tmp"));
+        show(&mut steps, &elsewhere);
         for name in ["passwd", "group"] {
             let own = folder.join(ETC).join(name);
             steps.push(Step::ReadOnly(own, Path::new("/etc").join(name)));
@@ -123,6 +122,10 @@ impl View {
         }
         steps.push(Step::Writable(folder.join(TMP), "/tmp".into()));
         steps.push(Step::Link("/tmp".into(), "/var/tmp".into()));
+        show(&mut steps, &below_tmp);
+        if below_tmp.iter().any(|path| enclosure.data.starts_with(path)) {
+            steps.push(Step::Cover(enclosure.data.to_path_buf()));
+        }
         // A program below the machine's /tmp has just been covered by the sandbox's own.
         let covered = program.starts_with(enclosure.data) || program.starts_with("/tmp");
         if covered || !shown(&steps, program) {
@@ -136,6 +139,16 @@ impl View {
             scaffold: folder.join(ROOT),
             start: folder,
         })
+    }
+}
+
+fn show(steps: &mut Vec<Step>, paths: &[&PathBuf]) {
+    for path in paths {
+        // What is not there now cannot be shown; a harness that needs it says so itself.
+        if let Ok(real) = path.canonicalize() {
+            add_parents(steps, path);
+            steps.push(Step::ReadOnly(real, (*path).clone()));
+        }
     }
 }
 
